@@ -1,0 +1,163 @@
+"""Inception-ResNet-v2: the network the paper draws (Figure 15), and the one that was released (slim)."""
+
+from inception_tf.blocks import reduction_a, stem
+from inception_tf.layers import average_pool, conv, max_pool
+from inception_tf.network import Network
+
+
+def inception_resnet_a(x, block, scale):
+    """Inception-ResNet-A (Figure 16): 35x35x384; 35x35x320 as released."""
+    return block.residual_sum(
+        x,
+        block.branch(x, conv(32, 1, padding="same")),
+        block.branch(x, conv(32, 1, padding="same"), conv(32, 3, padding="same")),
+        block.branch(
+            x, conv(32, 1, padding="same"), conv(48, 3, padding="same"), conv(64, 3, padding="same")
+        ),
+        scale=scale,
+    )
+
+
+def inception_resnet_b(x, block, scale):
+    """Inception-ResNet-B (Figure 17): 17x17x1152; 17x17x1088 as released."""
+    return block.residual_sum(
+        x,
+        block.branch(x, conv(192, 1, padding="same")),
+        block.branch(
+            x,
+            conv(128, 1, padding="same"),
+            conv(160, (1, 7), padding="same"),
+            conv(192, (7, 1), padding="same"),
+        ),
+        scale=scale,
+    )
+
+
+def reduction_b(x, block):
+    """Reduction-B (Figure 18): 17x17x1152 -> 8x8x2144; 17x17x1088 -> 8x8x2080 as released."""
+    return block.concat(
+        block.branch(x, conv(256, 1, padding="same"), conv(384, 3, strides=2, padding="valid")),
+        block.branch(x, conv(256, 1, padding="same"), conv(288, 3, strides=2, padding="valid")),
+        block.branch(
+            x,
+            conv(256, 1, padding="same"),
+            conv(288, 3, padding="same"),
+            conv(320, 3, strides=2, padding="valid"),
+        ),
+        block.branch(x, max_pool(3, strides=2, padding="valid")),
+    )
+
+
+def inception_resnet_c(x, block, scale, activation="relu"):
+    """Inception-ResNet-C (Figure 19): 8x8x2144; 8x8x2080 as released."""
+    return block.residual_sum(
+        x,
+        block.branch(x, conv(192, 1, padding="same")),
+        block.branch(
+            x,
+            conv(192, 1, padding="same"),
+            conv(224, (1, 3), padding="same"),
+            conv(256, (3, 1), padding="same"),
+        ),
+        scale=scale,
+        activation=activation,
+    )
+
+
+def stem_slim(x, block):
+    """Stem as released, in place of Figure 3 (it is Inception-v3's): 299x299x3 -> 35x35x192."""
+    return block.chain(
+        x,
+        conv(32, 3, strides=2, padding="valid"),
+        conv(32, 3, padding="valid"),
+        conv(64, 3, padding="same"),
+        max_pool(3, strides=2, padding="valid"),
+        conv(80, 1, padding="valid"),
+        conv(192, 3, padding="valid"),
+        max_pool(3, strides=2, padding="valid"),
+    )
+
+
+def mixed_5b(x, block):
+    """The Inception block after the released stem, drawn in no figure: 35x35x320."""
+    return block.concat(
+        block.branch(x, conv(96, 1, padding="same")),
+        block.branch(x, conv(48, 1, padding="same"), conv(64, 5, padding="same")),
+        block.branch(
+            x, conv(64, 1, padding="same"), conv(96, 3, padding="same"), conv(96, 3, padding="same")
+        ),
+        block.branch(x, average_pool(3, padding="same"), conv(64, 1, padding="same")),
+    )
+
+
+def InceptionResNetV2(
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="inception_resnet_v2",
+    *,
+    dropout_rate=0.2,
+    residual_scale=(0.17, 0.10, 0.20),
+    width_multiplier=1.0,
+    batch_norm_momentum=0.9997,
+    batch_norm_epsilon=0.001,
+    batch_norm_gamma=None,
+    auxiliary_head=False,
+):
+    network = Network(**locals())
+    block = network.block
+    scale_a, scale_b, scale_c = residual_scale
+
+    x = stem(network.input, block)
+    for i in range(1, 6):
+        x = inception_resnet_a(x, block(f"inception_resnet_a_{i}"), scale_a)
+    x = reduction_a(x, block("reduction_a"), k=256, l=256, m=384, n=384)
+    for i in range(1, 11):
+        x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
+    last_17x17 = x
+    x = reduction_b(x, block("reduction_b"))
+    for i in range(1, 6):
+        x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
+    return network.model(x, auxiliary_features=last_17x17)
+
+
+def InceptionResNetV2Slim(
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="inception_resnet_v2_slim",
+    *,
+    dropout_rate=0.2,
+    residual_scale=(0.17, 0.10, 0.20),
+    width_multiplier=1.0,
+    batch_norm_momentum=0.9997,
+    batch_norm_epsilon=0.001,
+    batch_norm_gamma=None,
+    auxiliary_head=False,
+):
+    network = Network(**locals())
+    block = network.block
+    scale_a, scale_b, scale_c = residual_scale
+
+    x = stem_slim(network.input, block("stem"))
+    x = mixed_5b(x, block("mixed_5b"))
+    for i in range(1, 11):
+        x = inception_resnet_a(x, block(f"inception_resnet_a_{i}"), scale_a)
+    x = reduction_a(x, block("reduction_a"), k=256, l=256, m=384, n=384)
+    for i in range(1, 21):
+        x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
+    last_17x17 = x
+    x = reduction_b(x, block("reduction_b"))
+    for i in range(1, 10):
+        x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
+    x = inception_resnet_c(x, block("inception_resnet_c_10"), scale=1.0, activation=None)
+    x = block("final").chain(x, conv(1536, 1, padding="same"))
+    return network.model(x, auxiliary_features=last_17x17)
