@@ -2,7 +2,7 @@
 
 from inception_tf.blocks import reduction_a, stem
 from inception_tf.layers import average_pool, both, conv, max_pool
-from inception_tf.network import Network
+from inception_tf.network import Network, documented
 
 
 def inception_a(x, block):
@@ -74,6 +74,7 @@ def inception_c(x, block):
     )
 
 
+@documented()
 def InceptionV4(
     include_top=True,
     weights=None,
@@ -91,6 +92,7 @@ def InceptionV4(
     batch_norm_gamma=None,
     auxiliary_head=False,
 ):
+    """Inception-v4 (Figure 9): 42.7 M parameters, 12.3 G multiply-adds."""
     network = Network(**locals())
     block = network.block
 

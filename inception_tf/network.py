@@ -13,6 +13,52 @@ MINIMUM_SIZE = 75  # pixels; the smallest input that leaves the 8x8 blocks a cel
 MINIMUM_SIZE_AUXILIARY = 107  # pixels; the smallest input that leaves the auxiliary head a 5x5 map
 
 
+SHARED_ARGUMENTS = """
+
+    Args:
+        include_top: whether the top, pooling to predictions, is part of the model.
+        weights: None (random initialisation) or the path of a `.weights.h5` or `.keras` file.
+        input_tensor: a Keras tensor to use as the image, (batch, height, width, channels); optional.
+        input_shape: (height, width, channels) of the image, each side at least 75 or None; by default the
+            published size with a top, (None, None, 3) without; the values lie in [-1, 1].
+        pooling: without a top, None (a feature map), "avg" or "max" (a vector).
+        classes: number of classes of the top.
+        classifier_activation: activation of the top; None gives the logits.
+        name: name of the model.
+        dropout_rate: share of the pooled features dropped in training (the paper keeps 0.8).{residual_scale}
+        width_multiplier: factor on the filters of every convolution (slim's `depth_multiplier`); 1.0 is
+            the paper.
+        batch_norm_momentum: decay of the moving mean and variance.
+        batch_norm_epsilon: added to the variance.
+        batch_norm_gamma: whether batch norm has a learned scale; None: as the weights file has it, and
+            none without a file.
+        auxiliary_head: whether the model has a second output, slim's auxiliary classifier on the last
+            17x17 map (training only, loss weight 0.4); needs a static input of at least 107 pixels.{more}
+
+    Returns:
+        a `keras.Model`. Its predictions are float32 under every dtype policy.
+
+    Raises:
+        ValueError: an argument is out of its range, or `weights` does not fit the network.
+    """
+
+RESIDUAL_SCALE = """
+        residual_scale: factors on the residuals before they are added (section 3.3), for the A, B and C
+            blocks; the defaults are those of the released networks."""
+
+
+def documented(residual=False, more=""):
+    """Adds to a builder's docstring the arguments that all builders share."""
+
+    def decorate(builder):
+        builder.__doc__ += SHARED_ARGUMENTS.format(
+            residual_scale=RESIDUAL_SCALE if residual else "", more=more
+        )
+        return builder
+
+    return decorate
+
+
 @dataclasses.dataclass(kw_only=True)
 class Network:
     """The arguments that all builders share, checked, and the layers before and after the blocks.

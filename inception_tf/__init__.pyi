@@ -1,0 +1,13 @@
+from .deviations import DEVIATIONS as DEVIATIONS
+from .endpoints import feature_extractor as feature_extractor
+from .endpoints import slim_names as slim_names
+from .inception_resnet_v1 import InceptionResNetV1 as InceptionResNetV1
+from .inception_resnet_v1 import InceptionResNetV1Facenet as InceptionResNetV1Facenet
+from .inception_resnet_v2 import InceptionResNetV2 as InceptionResNetV2
+from .inception_resnet_v2 import InceptionResNetV2Slim as InceptionResNetV2Slim
+from .inception_v3 import InceptionV3 as InceptionV3
+from .inception_v4 import InceptionV4 as InceptionV4
+from .networks import NETWORKS as NETWORKS
+from .networks import multiply_adds as multiply_adds
+
+__version__: str
