@@ -1,0 +1,55 @@
+"""Checkpoints of a training run, by the names of the variables."""
+
+import tensorflow as tf
+
+from inception_tf.errors import UserError
+
+KEPT = 2  # the newest and one to fall back on
+
+
+class Checkpoints:
+    """Weights, optimizer, averages, the state of dropout, and the step, in the folder `checkpoints`.
+
+    Args:
+        directory: where to keep them.
+        trainer: the `Trainer` whose state to keep.
+    """
+
+    def __init__(self, directory, trainer):
+        self._trainer = trainer
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        # model.variables, unlike the model as tf.train sees it, has the state of dropout's seed generator.
+        checkpoint = tf.train.Checkpoint(
+            step=self._step,
+            model={variable.path: variable.value for variable in trainer.model.variables},
+            optimizer={variable.path: variable.value for variable in trainer.optimizer.variables},
+            average=trainer.average.averages,
+        )
+        self._manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=KEPT)
+
+    def save(self, step):
+        """Writes a checkpoint after `step` steps; it counts once it is whole."""
+        self._trainer.reduce_statistics()
+        self._step.assign(step)
+        self._manager.save(checkpoint_number=step)
+
+    def restore(self):
+        """Takes the newest checkpoint.
+
+        Returns:
+            the number of steps done, 0 if there is no checkpoint.
+
+        Raises:
+            UserError: the checkpoint is damaged or another network's.
+        """
+        path = self._manager.latest_checkpoint
+        if path is None:
+            return 0
+        try:
+            self._manager.checkpoint.restore(path).assert_consumed()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise UserError(
+                f"The checkpoint {path} does not fit {self._trainer.model.name}: {reason}"
+            ) from error
+        return int(self._step.numpy())

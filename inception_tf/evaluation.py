@@ -1,0 +1,44 @@
+"""Errors of a network on held-out images, every image counted once."""
+
+import tensorflow as tf
+
+
+class Evaluator:
+    """Top-1 and top-5 error and cross-entropy under a distribution strategy.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        logits_model: `keras.Model` from images to logits.
+    """
+
+    def __init__(self, strategy, logits_model):
+        def sums(images, labels, weights):
+            logits = tf.cast(logits_model(images, training=False), tf.float32)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            # A tie counts as right: in_top_k asks whether fewer than k classes score higher.
+            right = [tf.cast(tf.math.in_top_k(labels, logits, k), tf.float32) for k in (1, 5)]
+            return tf.stack([tf.reduce_sum(weights * values) for values in (losses, *right, 1.0)])
+
+        def distributed_sums(batch):
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(sums, args=batch), axis=None)
+
+        self._strategy = strategy
+        self._sums = tf.function(distributed_sums)
+
+    def __call__(self, batches):
+        """Evaluates the batches of `data.evaluation_batches`.
+
+        Returns:
+            dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.
+        """
+        total = sum(
+            self._sums(batch).numpy().astype("float64")
+            for batch in self._strategy.experimental_distribute_dataset(batches)
+        )
+        loss, top1, top5, images = total
+        return {
+            "top1_error": 1.0 - top1 / images,
+            "top5_error": 1.0 - top5 / images,
+            "loss": loss / images,
+            "images": int(images),
+        }

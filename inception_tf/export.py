@@ -1,0 +1,62 @@
+"""The trained network as a SavedModel that needs TensorFlow alone, and the proof that it does."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+CHECK = Path(__file__).with_name("saved_model_check.py")
+
+
+def export_saved_model(model, directory):
+    """Writes `model` as a SavedModel: written beside, then renamed.
+
+    Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] in [-1, 1], and gives
+    `probabilities`, float32 [batch, classes].
+
+    Raises:
+        FileExistsError: `directory` exists.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise FileExistsError(f"{directory} exists")
+    beside = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serving_default",
+        lambda images: {"probabilities": model(images, training=False)},
+        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")],
+    )
+    archive.write_out(str(beside), verbose=False)
+    os.replace(beside, directory)
+
+
+def largest_difference(model, directory, images):
+    """Compares a SavedModel, loaded by a process that has neither Keras nor this package, with `model`.
+
+    Args:
+        model: the `keras.Model` that was exported.
+        directory: the SavedModel.
+        images: float32 [n, height, width, 3] in [-1, 1].
+
+    Returns:
+        the largest difference between their probabilities.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder, "images.npy"), Path(folder, "probabilities.npy")
+        np.save(inputs, images)
+        # -I keeps the current folder and the user's paths away from the child.
+        process = subprocess.run(
+            [sys.executable, "-I", CHECK, directory, inputs, outputs], capture_output=True, text=True
+        )
+        if process.returncode:
+            raise RuntimeError(f"{directory} could not be reloaded with TensorFlow alone:\n{process.stderr}")
+        return float(np.abs(np.load(outputs) - model(images, training=False).numpy()).max())

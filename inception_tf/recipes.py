@@ -1,0 +1,69 @@
+"""Training recipes as data: the paper's as written, and the embedded job's own."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        batch: global batch size, in images.
+        epochs: passes over the training images.
+        learning_rate: the first learning rate.
+        learning_rate_decay: factor on the learning rate ...
+        decay_epochs: ... every so many epochs, in steps.
+        rms_decay: decay of RMSProp's mean of squared gradients.
+        momentum: RMSProp's momentum.
+        epsilon: added to the mean square, inside the root.
+        initial_accumulator: where the mean square starts: 1.0 in TensorFlow 1, 0.0 in Keras.
+        batch_norm_momentum: decay of batch norm's moving statistics.
+        average_decay: decay of the running average of the parameters, at most; (1 + n) / (10 + n) at step n.
+        source: where the numbers come from.
+    """
+
+    batch: int
+    epochs: int
+    learning_rate: float
+    learning_rate_decay: float
+    decay_epochs: int
+    rms_decay: float
+    momentum: float
+    epsilon: float
+    initial_accumulator: float
+    batch_norm_momentum: float
+    average_decay: float
+    source: str
+
+
+RECIPES = {
+    "paper": Recipe(
+        batch=640,
+        epochs=200,
+        learning_rate=0.045,
+        learning_rate_decay=0.94,
+        decay_epochs=2,
+        rms_decay=0.9,
+        momentum=0.9,
+        epsilon=1.0,
+        initial_accumulator=1.0,
+        batch_norm_momentum=0.9997,
+        average_decay=0.9999,
+        source="section 4; batch, epochs, momentum of RMSProp and average_decay are not in the paper: "
+        "20 replicas x 32, the figures' axes, and slim's and research/inception's values",
+    ),
+    "cpu-demo": Recipe(
+        batch=64,
+        epochs=5,
+        learning_rate=0.045,
+        learning_rate_decay=0.5,
+        decay_epochs=1,
+        rms_decay=0.9,
+        momentum=0.9,
+        epsilon=1.0,
+        initial_accumulator=1.0,
+        batch_norm_momentum=0.9,
+        average_decay=0.98,
+        source="tuned here for 4,500 digits on a CPU; not the paper's",
+    ),
+}

@@ -1,0 +1,119 @@
+"""The training step: a network, its optimizer and its averages under a distribution strategy."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from inception_tf.evaluation import Evaluator
+from inception_tf.optimizers import ParameterAverage, make_optimizer
+
+
+class Trainer:
+    """What one run trains, and the graph that trains it.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        build_model: makes the network; called in the strategy's scope.
+        recipe: a `Recipe`.
+        steps_per_epoch: steps, possibly broken, that show every image once.
+
+    Attributes:
+        model: the network, with a softmax top.
+        optimizer: RMSProp, built before the first step.
+        average: the `ParameterAverage` of its weights.
+    """
+
+    def __init__(self, strategy, build_model, recipe, steps_per_epoch):
+        self._strategy = strategy
+        self._batch = recipe.batch
+        with strategy.scope():
+            self.model = build_model()
+            # Built here and not in the first step, which would be traced twice and make the slots in a graph.
+            self.optimizer = make_optimizer(recipe, steps_per_epoch)
+            self.optimizer.build(self.model.trainable_variables)
+            self.average = ParameterAverage(self.model.weights, recipe.average_decay)
+        self._logits_model = keras.Model(self.model.inputs, self.model.get_layer("logits").output)
+        self._evaluator = Evaluator(strategy, self._logits_model)
+        self._train_steps = tf.function(self._make_train_steps())
+
+    def train(self, iterator, count):
+        """Takes `count` steps in one call of the graph.
+
+        Args:
+            iterator: over a distributed dataset of (images, labels), as many as the recipe's batch a step.
+            count: steps to take.
+
+        Returns:
+            the means over these steps of the loss (nats) and of the top-1 error (a fraction).
+        """
+        loss, top1_error = self._train_steps(iterator, tf.constant(count)).numpy().tolist()
+        return loss, top1_error
+
+    def evaluate(self, batches):
+        """Errors of the averaged weights on `data.evaluation_batches` (see `Evaluator`)."""
+        with self._averaged_weights():
+            return self._evaluator(batches)
+
+    def learning_rate(self):
+        """The learning rate of the next step."""
+        return float(self.optimizer.learning_rate.numpy())
+
+    def reduce_statistics(self):
+        """Gives all replicas the mean of their batch norms' moving statistics.
+
+        Each replica moves its own, and nothing in a step reads them; since they are running means, the mean
+        of the replicas' is the statistic of all of them whenever it is taken.
+        """
+        if self._strategy.num_replicas_in_sync == 1:
+            return
+        statistics = [variable.value for variable in self.model.weights if not variable.trainable]
+
+        @tf.function
+        def reduce():
+            def replica_reduce():
+                context = tf.distribute.get_replica_context()
+                means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [v.read_value() for v in statistics])
+                for variable, mean in zip(statistics, means, strict=True):
+                    variable.assign(mean)
+
+            self._strategy.run(replica_reduce)
+
+        reduce()
+
+    @contextlib.contextmanager
+    def _averaged_weights(self):
+        self.reduce_statistics()
+        trained = [variable.numpy() for variable in self.model.weights]
+        averages = self.average.values()
+        try:
+            for variable in self.model.weights:
+                variable.assign(averages[variable.path])
+            yield
+        finally:
+            for variable, value in zip(self.model.weights, trained, strict=True):
+                variable.assign(value)
+
+    def _make_train_steps(self):
+        variables = self.model.trainable_variables
+
+        def replica_step(images, labels):
+            with tf.GradientTape() as tape:
+                logits = tf.cast(self._logits_model(images, training=True), tf.float32)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+                # The optimizer sums the replicas' gradients, so the mean is over the global batch.
+                loss = tf.reduce_sum(losses) / self._batch
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            self.average.update(self.optimizer.iterations.value)
+            wrong = tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) != labels, tf.float32)
+            return tf.stack([loss, tf.reduce_sum(wrong) / self._batch])
+
+        def train_steps(iterator, count):
+            total = tf.zeros(2)
+            for _ in tf.range(count):
+                values = self._strategy.run(replica_step, args=next(iterator))
+                total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+            return total / tf.cast(count, tf.float32)
+
+        return train_steps
