@@ -18,10 +18,13 @@ class Checkpoints:
     def __init__(self, directory, trainer):
         self._trainer = trainer
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        # model.variables, unlike the model as tf.train sees it, has the state of dropout's seed generator.
+        weights = {variable.path: variable.value for variable in trainer.model.weights}
+        # The seed generators' variables are named by a counter of the process: they go by their order.
+        dropout = [variable.value for variable in trainer.model.variables if variable.path not in weights]
         checkpoint = tf.train.Checkpoint(
             step=self._step,
-            model={variable.path: variable.value for variable in trainer.model.variables},
+            model=weights,
+            dropout=dropout,
             optimizer={variable.path: variable.value for variable in trainer.optimizer.variables},
             average=trainer.average.averages,
         )

@@ -1,7 +1,6 @@
 """What a training run is asked to do: one dataclass, from which the command line takes its flags."""
 
 import dataclasses
-import difflib
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,7 +67,8 @@ class TrainConfig:
         for field, hint in typing.get_type_hints(type(self)).items():
             value = getattr(self, field)
             if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
-                raise UserError(unknown_choice(flag(field), value, typing.get_args(hint)))
+                choices = ", ".join(typing.get_args(hint))
+                raise UserError(f"{flag(field)} {value} is unknown: choose from {choices}.")
         for field, least in (
             ("size", 75),
             ("batch", 1),
@@ -81,6 +81,8 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and value < least:
                 raise UserError(f"{flag(field)} {value} is too small: give {least} or more.")
+        if self.seed >= 2**32:
+            raise UserError(f"--seed {self.seed} is too large: give less than 2**32.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"--learning-rate {self.learning_rate} must be positive.")
         if self.steps is not None and self.epochs is not None:
@@ -101,10 +103,3 @@ class TrainConfig:
 def flag(field):
     """A field's name as the command line writes it."""
     return "--" + field.replace("_", "-")
-
-
-def unknown_choice(flag_name, value, choices):
-    """The sentence for a value that is none of `choices`, with the nearest one."""
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{flag_name} {value} is unknown: choose from {', '.join(choices)}.{hint}"

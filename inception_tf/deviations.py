@@ -100,7 +100,7 @@ DEVIATIONS = (
         "slim's flag, and research/inception's value (from memory)",
     ),
     Deviation("Section 4", "weight decay: not said", "none", "slim's flag is 4e-5; it is not built yet"),
-    Deviation("Section 4", "label smoothing: not said", "none", "slim's flag is 0; others took 0.1"),
+    Deviation("Section 4", "label smoothing: not said", "none", "slim's flag is 0; tensorflow/tpu takes 0.1"),
     Deviation(
         "Tables 3 and 4",
         "12 and 144 crops as in [14], which has sizes for 224 pixels only and defines no 12",

@@ -68,8 +68,8 @@ This page is generated from the built models; do not edit it. After a change to 
 
     python -m inception_tf.diagrams > docs/networks.md
 
-Figures are those of the paper, arXiv 1602.07261, and [15] is its reference 15, arXiv 1512.00567; `after` a
-figure means as released, where that differs from the figure or adds to it. How to read a drawing:
+Figures are those of the paper, arXiv 1602.07261; [15] is its reference 15, arXiv 1512.00567. `after` stands
+before the figures of the released networks, whose blocks may differ from them. How to read a drawing:
 
 - `3x3 conv, 96` is a convolution, kernel height x width and filters, then batch norm, then ReLU; a `linear`
   one has a bias in place of both.

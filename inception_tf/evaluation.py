@@ -1,5 +1,6 @@
 """Errors of a network on held-out images, every image counted once."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -16,8 +17,8 @@ class Evaluator:
             logits = tf.cast(logits_model(images, training=False), tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
             # A tie counts as right: in_top_k asks whether fewer than k classes score higher.
-            right = [tf.cast(tf.math.in_top_k(labels, logits, k), tf.float32) for k in (1, 5)]
-            return tf.stack([tf.reduce_sum(weights * values) for values in (losses, *right, 1.0)])
+            wrong = [tf.cast(~tf.math.in_top_k(labels, logits, k), tf.float32) for k in (1, 5)]
+            return tf.stack([tf.reduce_sum(weights * values) for values in (losses, *wrong, 1.0)])
 
         def distributed_sums(batch):
             return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(sums, args=batch), axis=None)
@@ -31,14 +32,13 @@ class Evaluator:
         Returns:
             dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.
         """
-        total = sum(
-            self._sums(batch).numpy().astype("float64")
-            for batch in self._strategy.experimental_distribute_dataset(batches)
-        )
-        loss, top1, top5, images = total
+        total = 0.0
+        for batch in self._strategy.experimental_distribute_dataset(batches):
+            total = total + self._sums(batch).numpy().astype(np.float64)
+        loss, top1, top5, images = total.tolist()
         return {
-            "top1_error": 1.0 - top1 / images,
-            "top5_error": 1.0 - top5 / images,
+            "top1_error": top1 / images,
+            "top5_error": top5 / images,
             "loss": loss / images,
-            "images": int(images),
+            "images": round(images),
         }

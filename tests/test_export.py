@@ -1,0 +1,46 @@
+"""The SavedModel and its check."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf import InceptionV3
+from inception_tf.export import export_saved_model, largest_difference
+
+
+@pytest.fixture(scope="module")
+def model():
+    return InceptionV3(input_shape=(75, 75, 3), classes=10, width_multiplier=0.1)
+
+
+@pytest.fixture(scope="module")
+def saved_model(model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export") / "saved_model"
+    export_saved_model(model, directory)
+    return directory
+
+
+def test_signature(saved_model):
+    signature = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
+    (images,) = signature.structured_input_signature[1].values()
+    assert images.shape.as_list() == [None, 75, 75, 3] and images.name == "images"
+    assert set(signature.structured_outputs) == {"probabilities"}
+    assert list(saved_model.parent.iterdir()) == [saved_model]
+
+
+def test_a_process_with_tensorflow_alone_gives_the_same(model, saved_model):
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 75, 75, 3)).astype(np.float32)
+    assert largest_difference(model, saved_model, images) < 1e-6
+    other = InceptionV3(input_shape=(75, 75, 3), classes=10, width_multiplier=0.1)
+    assert largest_difference(other, saved_model, images) > 1e-6
+
+
+def test_an_existing_export_is_not_written_over(model, saved_model):
+    with pytest.raises(FileExistsError, match="saved_model"):
+        export_saved_model(model, saved_model)
+
+
+def test_a_damaged_export_is_noticed(model, tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"nothing")
+    with pytest.raises(RuntimeError, match="could not be reloaded"):
+        largest_difference(model, tmp_path, np.zeros((1, 75, 75, 3), np.float32))

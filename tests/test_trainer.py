@@ -1,0 +1,144 @@
+"""The training step under one device and under two replicas, and the evaluation of averages."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf import data, strategies
+from inception_tf.evaluation import Evaluator
+from inception_tf.recipes import RECIPES
+from inception_tf.trainer import Trainer
+
+
+def _trainer(strategy_name, batch, dropout_rate=0.0, learning_rate=0.01):
+    keras.utils.set_random_seed(0)
+    recipe = dataclasses.replace(
+        RECIPES["paper"], batch=batch, learning_rate=learning_rate, average_decay=0.5
+    )
+
+    def build_model():
+        """Small, since the graph is traced in every test, but with all that a step must handle."""
+        inputs = x = keras.Input((20, 20, 3))
+        for i in range(2):
+            x = keras.layers.Conv2D(8, 3, use_bias=False)(x)
+            x = keras.layers.BatchNormalization(momentum=0.9, scale=False, name=f"bn_{i}")(x)
+            x = keras.layers.Activation("relu")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dropout(dropout_rate)(x)
+        x = keras.layers.Dense(10, name="logits")(x)
+        return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x))
+
+    strategy = strategies.make(strategy_name)
+    return strategy, Trainer(strategy, build_model, recipe, steps_per_epoch=10)
+
+
+def _batch(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (count, 20, 20, 3)).astype(np.float32), rng.integers(0, 10, count, np.int32)
+
+
+def _iterator(strategy, images, labels):
+    dataset = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    return iter(strategy.experimental_distribute_dataset(dataset))
+
+
+def test_a_step_is_that_of_keras_own_loop():
+    strategy, trainer = _trainer("one_device", 4)
+    images, labels = _batch(4)
+    reference = keras.models.clone_model(trainer.model)
+    reference.set_weights(trainer.model.get_weights())
+    reference.compile(
+        keras.optimizers.RMSprop(0.01, rho=0.9, momentum=0.9, epsilon=1.0), "sparse_categorical_crossentropy"
+    )
+    reference.optimizer.build(reference.trainable_variables)
+    for velocity in reference.optimizer._velocities:
+        velocity.assign(np.ones(velocity.shape))
+    for _ in range(3):
+        expected = reference.train_on_batch(images, labels)
+        loss, _ = trainer.train(_iterator(strategy, images, labels), 1)
+        assert loss == pytest.approx(float(np.asarray(expected).ravel()[0]), rel=1e-5)
+    for ours, theirs in zip(trainer.model.weights, reference.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_two_replicas_with_equal_halves_are_one_device_with_a_half():
+    images, labels = _batch(4)
+    one, trainer_one = _trainer("one_device", 4)
+    two, trainer_two = _trainer("mirrored", 8)
+    assert two.num_replicas_in_sync == 2
+    losses_one = trainer_one.train(_iterator(one, images, labels), 3)
+    doubled = np.concatenate([images, images]), np.concatenate([labels, labels])
+    losses_two = trainer_two.train(_iterator(two, *doubled), 3)
+    np.testing.assert_allclose(losses_one, losses_two, rtol=1e-5)
+    for ours, theirs in zip(trainer_one.model.weights, trainer_two.model.weights, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_are_reduced_to_the_mean_of_the_replicas():
+    strategy, trainer = _trainer("mirrored", 8)
+    trainer.train(_iterator(strategy, *_batch(8)), 2)
+    name = "bn_0"
+
+    def replicas():
+        return [v.numpy() for v in trainer.model.get_layer(name).moving_mean.value.values]
+
+    first, second = replicas()
+    assert np.abs(first - second).max() > 1e-6
+    trainer.reduce_statistics()
+    for reduced in replicas():
+        np.testing.assert_allclose(reduced, (first + second) / 2, rtol=1e-5, atol=1e-8)
+
+
+def test_evaluation_takes_the_averages_and_gives_the_weights_back():
+    strategy, trainer = _trainer("one_device", 4)
+    trainer.train(_iterator(strategy, *_batch(4)), 3)
+    before = [variable.numpy() for variable in trainer.model.weights]
+    images, labels = _batch(6, seed=1)
+    split = data.Split(((images + 1) * 127.5).astype(np.uint8), labels)
+    results = trainer.evaluate(data.evaluation_batches(split, size=20, batch=4))
+    for variable, value in zip(trainer.model.weights, before, strict=True):
+        assert (variable.numpy() == value).all()
+    averages = trainer.average.values()
+    for variable in trainer.model.weights:
+        variable.assign(averages[variable.path])
+    probabilities = trainer.model.predict(split.images / np.float32(127.5) - 1, verbose=0)
+    expected = -np.log(probabilities[np.arange(6), labels]).mean()
+    assert results["loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert results["images"] == 6
+
+
+@pytest.mark.parametrize("strategy_name", ["one_device", "mirrored"])
+def test_errors_are_counted_by_hand(strategy_name):
+    logits = np.random.default_rng(0).normal(size=(7, 10)).astype(np.float32)
+    labels = np.arange(7, dtype=np.int32)
+    logits[0, 0] = 9  # right
+    logits[1, 1], logits[1, 2] = 9, 9  # a tie for the first place counts as right
+    weights = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
+    strategy = strategies.make(strategy_name)
+    with strategy.scope():
+        identity = keras.Sequential([keras.Input((10,)), keras.layers.Identity()])
+    filled = [np.concatenate([array, array[:1]]) for array in (logits, labels, weights)]
+    filled[2][-1] = 0
+    batches = tf.data.Dataset.from_tensor_slices(tuple(filled)).batch(4)
+    results = Evaluator(strategy, identity)(batches)
+
+    counted = range(6)
+    better = [int((logits[i] > logits[i, labels[i]]).sum()) for i in counted]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(7), labels]
+    assert results["images"] == 6
+    assert results["top1_error"] == pytest.approx(sum(b >= 1 for b in better) / 6)
+    assert results["top5_error"] == pytest.approx(sum(b >= 5 for b in better) / 6)
+    assert results["loss"] == pytest.approx(losses[:6].mean(), rel=1e-5)
+
+
+def test_dropout_differs_from_step_to_step_and_replays_with_the_seed():
+    images, labels = _batch(4)
+    strategy, trainer = _trainer("one_device", 4, dropout_rate=0.5, learning_rate=1e-12)
+    first = [trainer.train(_iterator(strategy, images, labels), 1)[0] for _ in range(2)]
+    strategy, trainer = _trainer("one_device", 4, dropout_rate=0.5, learning_rate=1e-12)
+    assert first[0] != first[1]
+    assert trainer.train(_iterator(strategy, images, labels), 1)[0] == pytest.approx(first[0], rel=1e-5)

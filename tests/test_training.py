@@ -1,0 +1,236 @@
+"""A whole run on a small network: its record, its results, stopping, resuming, refusing."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from inception_tf import data, networks, training
+from inception_tf.config import TrainConfig
+from inception_tf.errors import UserError
+from inception_tf.trainer import Trainer
+
+
+def _small_network(input_shape, classes, batch_norm_momentum):
+    inputs = x = keras.Input(input_shape, name="image")
+    x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False, name="conv")(x)
+    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name="bn")(x)
+    x = keras.layers.Activation("relu", name="relu")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dropout(0.2, name="dropout")(x)
+    x = keras.layers.Dense(classes, name="logits")(x)
+    x = keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
+    return keras.Model(inputs, x, name="small")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, digits):
+    """Runs of a small network on 300 and 110 of the digits."""
+    for name in networks.NETWORKS:
+        monkeypatch.setitem(networks.NETWORKS, name, networks.Entry(_small_network, "none"))
+    few = dataclasses.replace(
+        digits,
+        train=data.Split(digits.train.images[::15], digits.train.labels[::15]),
+        validation=data.Split(digits.validation.images[:110], digits.validation.labels[:110]),
+    )
+    monkeypatch.setitem(data.SOURCES, "digits", lambda: few)
+    return few
+
+
+def _config(run_dir, **keywords):
+    return TrainConfig(
+        **{"run_dir": run_dir, "batch": 20, "steps": 8, "log_every": 3, "learning_rate": 0.01, **keywords}
+    )
+
+
+def _rows(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _weights(run_dir):
+    return keras.models.load_model(run_dir / "model.keras").get_weights()
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Sends this process a signal during the n-th call of the training graph."""
+
+    def arrange(calls, number=signal.SIGTERM):
+        original, taken = Trainer.train, []
+
+        def train(self, iterator, count):
+            taken.append(count)
+            if len(taken) == calls:
+                os.kill(os.getpid(), number)
+            return original(self, iterator, count)
+
+        monkeypatch.setattr(Trainer, "train", train)
+
+    return arrange
+
+
+def test_a_run_leaves_its_record(tmp_path, small, capsys):
+    run = tmp_path / "run"
+    results = training.train(_config(run, steps=None, epochs=2, checkpoint_every=7))
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "results.json",
+        "curve.png",
+        "tensorboard",
+        "checkpoints",
+        "model.keras",
+        "saved_model",
+    }
+    config = json.loads((run / "config.json").read_text())
+    assert config["flags"]["batch"] == 20 and config["recipe"]["learning_rate"] == 0.01
+    assert config["versions"]["keras"] == keras.__version__ and config["devices"]
+    assert "git" in config and config["flags"]["seed"] == 0
+
+    assert json.loads((run / "results.json").read_text()) == results
+    steps = [row["step"] for row in _rows(run) if "loss" in row]
+    assert steps == [3, 6, 7, 9, 12, 14, 15, 18, 21, 24, 27, 28, 30]  # 15 steps an epoch
+    assert [row["step"] for row in _rows(run) if "held_out_loss" in row] == [15, 30]
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run / "tensorboard").iterdir())
+    assert "with tensorflow alone: the same predictions" in capsys.readouterr().out
+
+    model = keras.models.load_model(run / "model.keras")
+    images = np.concatenate(
+        [
+            batch[0]
+            for batch in data.evaluation_batches(small.validation, size=75, batch=55).as_numpy_iterator()
+        ]
+    )
+    wrong = model.predict(images, verbose=0).argmax(axis=1) != small.validation.labels
+    assert results["images"] == 110 and results["top1_error"] == pytest.approx(wrong.mean())
+    assert results["saved_model_difference"] < 1e-6
+
+
+def test_the_config_stands_before_the_first_step(tmp_path, monkeypatch):
+    def train(self, iterator, count):
+        assert (tmp_path / "run" / "config.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(_config(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
+    tmp_path, stop_after, monkeypatch, number, capsys
+):
+    training.train(_config(tmp_path / "whole", deterministic=True))
+    with monkeypatch.context():
+        stop_after(2, number)
+        assert training.train(_config(tmp_path / "parts", deterministic=True)) is None
+    assert "saved at step 6 of 8" in capsys.readouterr().out
+    assert not (tmp_path / "parts" / "results.json").exists()
+    training.train(_config(tmp_path / "parts", deterministic=True, resume=True))
+    for whole, parts in zip(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"), strict=True):
+        assert whole.tobytes() == parts.tobytes()
+
+    def losses(run):
+        return [(row["step"], row["loss"]) for row in _rows(run) if "loss" in row]
+
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_lines_after_the_checkpoint_are_taken_again(tmp_path):
+    with_extra = tmp_path / "run"
+    training.train(_config(with_extra))
+    (with_extra / "results.json").unlink()
+    with (with_extra / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "epoch": 1, "loss": 1, "top1_error": 1}\n{"step": 1')
+    training.train(_config(with_extra, resume=True))
+    assert [row["step"] for row in _rows(with_extra) if "loss" in row] == [3, 6, 8]
+
+
+def test_resume_without_a_checkpoint_starts_at_0(tmp_path):
+    results = training.train(_config(tmp_path / "run", resume=True))
+    assert results["steps"] == 8
+
+
+def test_resume_of_a_finished_run_says_so(tmp_path, capsys):
+    results = training.train(_config(tmp_path / "run"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert training.train(_config(tmp_path / "run", resume=True)) == results
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"batch": 30}, "--batch is 30 now.* 20"),
+        ({"model": "inception_v4"}, "--model is inception_v4 now.*inception_resnet_v1"),
+        ({"seed": 1}, "--seed is 1 now.* 0"),
+        ({"steps": 9}, "--steps is 9 now.* 8"),
+    ],
+)
+def test_resume_with_another_config_is_refused(tmp_path, stop_after, monkeypatch, keywords, words):
+    with monkeypatch.context():
+        stop_after(1)
+        training.train(_config(tmp_path / "run"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    with pytest.raises(UserError, match=words):
+        training.train(_config(tmp_path / "run", resume=True, **keywords))
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, stop_after, monkeypatch):
+    with monkeypatch.context():
+        stop_after(1)
+        training.train(_config(tmp_path / "run"))
+
+    def wider(input_shape, classes, batch_norm_momentum):
+        inputs = x = keras.Input(input_shape, name="image")
+        x = keras.layers.Conv2D(9, 5, strides=4, name="conv")(x)
+        x = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten()(x))
+        return keras.Model(inputs, keras.layers.Activation("softmax")(x), name="wider")
+
+    monkeypatch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(wider, "none"))
+    with pytest.raises(UserError, match="checkpoints/.* does not fit wider"):
+        training.train(_config(tmp_path / "run", resume=True))
+
+
+def test_run_directories_that_are_refused(tmp_path):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="--run-dir .*used is not empty.*--resume"):
+        training.train(_config(tmp_path / "used"))
+    with pytest.raises(UserError, match="--run-dir .*used holds no run"):
+        training.train(_config(tmp_path / "used", resume=True))
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match="--run-dir .*file.* cannot be written to"):
+            training.train(_config(path))
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["thesis.txt"]
+
+
+def test_a_batch_that_the_replicas_do_not_divide(tmp_path):
+    with pytest.raises(UserError, match="--batch 21 must be a multiple of the 2 replicas"):
+        training.train(_config(tmp_path / "run", batch=21, strategy="mirrored"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_replicas_train_and_export(tmp_path):
+    results = training.train(_config(tmp_path / "run", strategy="mirrored"))
+    assert results["images"] == 110 and results["saved_model_difference"] < 1e-6
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    with pytest.raises(UserError, match="--learning-rate"):
+        training.train(_config(tmp_path / "run", learning_rate=1e30))
+
+
+def test_mixed_bfloat16_is_set_for_the_run_only(tmp_path):
+    training.train(_config(tmp_path / "run", policy="mixed_bfloat16"))
+    assert keras.config.dtype_policy().name == "float32"
+    layer = keras.models.load_model(tmp_path / "run" / "model.keras").get_layer("conv")
+    assert layer.compute_dtype == "bfloat16"
