@@ -19,7 +19,7 @@ def stem(x, block):
 
 
 def inception_a(x, block, pool_filters):
-    """The 35x35 block (Figure 5 of [15], its last branch as released): 35x35x(224 + `pool_filters`)."""
+    """The 35x35 block (after Figure 5 of [15], 5x5 branch as released): 35x35x(224 + `pool_filters`)."""
     return block.concat(
         block.branch(x, conv(64, 1, padding="same")),
         block.branch(x, conv(48, 1, padding="same"), conv(64, 5, padding="same")),
@@ -31,7 +31,7 @@ def inception_a(x, block, pool_filters):
 
 
 def reduction_a(x, block):
-    """35x35x288 -> 17x17x768 (Figure 10 of [15])."""
+    """35x35x288 -> 17x17x768 (after Figure 10 of [15], as released)."""
     return block.concat(
         block.branch(x, conv(384, 3, strides=2, padding="valid")),
         block.branch(

@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from inception_tf import data, preprocessing
 
@@ -11,7 +12,7 @@ from inception_tf import data, preprocessing
 @pytest.fixture
 def split():
     rng = np.random.default_rng(0)
-    # Each image is recognisable by its brightness, which no shift over black changes beyond its value.
+    # Each image is recognisable by its brightness, which no distortion over black changes in its middle.
     images = np.full((10, 12, 12, 1), 0, np.uint8)
     images[:, 4:8, 4:8] = np.arange(20, 220, 20, dtype=np.uint8)[:, None, None, None]
     return data.Split(images, rng.permutation(10).astype(np.int32))
@@ -95,13 +96,43 @@ def test_evaluation_image_agrees_with_pillow():
     np.testing.assert_allclose(ours, np.asarray(resized) / 127.5 - 1, atol=1e-4)
 
 
-def test_training_image_is_the_image_moved_by_at_most_two_pixels():
-    image = np.random.default_rng(0).integers(1, 256, (28, 28, 1), np.uint8)
-    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    moved = {
-        preprocessing.evaluation_image(padded[y : y + 28, x : x + 28], 75).numpy().tobytes()
-        for y in range(5)
-        for x in range(5)
-    }
-    seen = {preprocessing.training_image(image, 75, [0, i]).numpy().tobytes() for i in range(40)}
-    assert seen <= moved and len(seen) > 10
+@pytest.mark.parametrize(
+    ("angle", "zoom", "shift"),
+    [(0.0, 1.0, (0, 0)), (0.3, 1.0, (0, 0)), (0.0, 0.8, (0, 0)), (-0.2, 1.1, (2, -1.5))],
+)
+def test_affine_agrees_with_pillow(angle, zoom, shift):
+    image_module = pytest.importorskip("PIL.Image")
+    image = np.zeros((28, 28, 1), np.uint8)
+    image[4:24, 4:24] = np.random.default_rng(0).integers(0, 256, (20, 20, 1))
+    ours = preprocessing.affine(image, 75, angle, zoom, shift).numpy()[..., 0]
+    # Pillow maps corners of pixels: x_in = a x_out + b y_out + c, about the centres of both images.
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom * 28 / 75
+    offset = np.array([14, 14]) + shift - turn @ [37.5, 37.5]
+    coefficients = (*turn[0], offset[0], *turn[1], offset[1])
+    theirs = image_module.fromarray(image[..., 0].astype(np.float32), mode="F").transform(
+        (75, 75), image_module.Transform.AFFINE, coefficients, image_module.Resampling.BILINEAR
+    )
+    np.testing.assert_allclose(ours, np.asarray(theirs), atol=0.05)
+
+
+def test_training_images_are_distorted_within_the_limits(monkeypatch):
+    seen = []
+
+    def affine(image, size, angle, zoom, shift):
+        seen.append([float(value) for value in (angle, zoom, *shift)])
+        return tf.zeros((size, size, 1))
+
+    monkeypatch.setattr(preprocessing, "affine", affine)
+    for i in range(300):
+        preprocessing.training_image(None, 75, [0, i])
+    limits = [(-np.pi / 18, np.pi / 18), (0.9, 1.1), (-2, 2), (-2, 2)]
+    for values, (low, high) in zip(np.array(seen).T, limits, strict=True):
+        assert low <= values.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < values.max() <= high
+
+
+def test_a_seed_distorts_in_one_way():
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
+    first, again, other = (preprocessing.training_image(image, 75, [0, i]).numpy() for i in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+    assert first.shape == (75, 75, 3) and first.min() >= -1 and first.max() <= 1
