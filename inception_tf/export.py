@@ -53,9 +53,12 @@ def largest_difference(model, directory, images):
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "images.npy"), Path(folder, "probabilities.npy")
         np.save(inputs, images)
-        # -I keeps the current folder and the user's paths away from the child.
+        # -I keeps the current folder and the user's paths away from the child, a session of its own Ctrl-C.
         process = subprocess.run(
-            [sys.executable, "-I", CHECK, directory, inputs, outputs], capture_output=True, text=True
+            [sys.executable, "-I", CHECK, directory, inputs, outputs],
+            capture_output=True,
+            text=True,
+            start_new_session=True,
         )
         if process.returncode:
             raise RuntimeError(f"{directory} could not be reloaded with TensorFlow alone:\n{process.stderr}")
