@@ -1,4 +1,4 @@
-"""The two blocks that several networks share: the stem of Figure 3 and Reduction-A of Figure 7."""
+"""The blocks that several networks share: two stems, and Reduction-A of Figure 7."""
 
 from inception_tf.layers import conv, max_pool
 
@@ -34,6 +34,20 @@ def stem(x, block):
     return fork.concat(
         fork.branch(x, conv(192, 3, strides=2, padding="valid")),
         fork.branch(x, max_pool(3, strides=2, padding="valid")),
+    )
+
+
+def stem_v3(x, block):
+    """Stem of Inception-v3 and of the released Inception-ResNet-v2: 299x299x3 -> 35x35x192."""
+    return block.chain(
+        x,
+        conv(32, 3, strides=2, padding="valid"),
+        conv(32, 3, padding="valid"),
+        conv(64, 3, padding="same"),
+        max_pool(3, strides=2, padding="valid"),
+        conv(80, 1, padding="valid"),
+        conv(192, 3, padding="valid"),
+        max_pool(3, strides=2, padding="valid"),
     )
 
 

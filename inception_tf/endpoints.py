@@ -94,7 +94,8 @@ def feature_extractor(model, endpoints):
         endpoints: a list of layer names (`inception_a_4`) or slim's endpoint names (`Mixed_5e`).
 
     Returns:
-        a `keras.Model` that shares the layers of `model` and has one output an endpoint, in their order.
+        a `keras.Model` that shares the layers of `model` and has one output an endpoint, in their order (for
+        one endpoint, as Keras does, the tensor itself and not a list).
 
     Raises:
         ValueError: `endpoints` is empty, or the network has no such endpoint.
@@ -112,4 +113,4 @@ def feature_extractor(model, endpoints):
             f"(`[layer.name for layer in model.layers]`) or one of slim's, {', '.join(slim)}."
         )
     outputs = [layers[slim.get(name, name)].output for name in endpoints]
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")

@@ -1,8 +1,9 @@
 """Inception-ResNet-v1 (Figure 15): the paper's network, and the one released for faces (facenet)."""
 
+from inception_tf.arguments import documented
 from inception_tf.blocks import reduction_a
 from inception_tf.layers import conv, max_pool
-from inception_tf.network import Network, documented
+from inception_tf.network import Network
 
 
 def stem(x, block):
@@ -78,6 +79,28 @@ def inception_resnet_c(x, block, scale, activation="relu"):
     )
 
 
+def inception_resnet_v1(network, residual_scale):
+    """The schema of Figure 15, from the image to the last Inception-ResNet-C.
+
+    Returns:
+        the 8x8x1792 map, and the last 17x17x896 map.
+    """
+    block = network.block
+    scale_a, scale_b, scale_c = residual_scale
+
+    x = stem(network.input, block("stem"))
+    for i in range(1, 6):
+        x = inception_resnet_a(x, block(f"inception_resnet_a_{i}"), scale_a)
+    x = reduction_a(x, block("reduction_a"), k=192, l=192, m=256, n=384)
+    for i in range(1, 11):
+        x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
+    last_17x17 = x
+    x = reduction_b(x, block("reduction_b"))
+    for i in range(1, 6):
+        x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
+    return x, last_17x17
+
+
 @documented(residual=True)
 def InceptionResNetV1(
     include_top=True,
@@ -99,19 +122,7 @@ def InceptionResNetV1(
 ):
     """Inception-ResNet-v1 as the paper draws it (Figure 15): 22.8 M parameters, 6.2 G multiply-adds."""
     network = Network(**locals())
-    block = network.block
-    scale_a, scale_b, scale_c = residual_scale
-
-    x = stem(network.input, block("stem"))
-    for i in range(1, 6):
-        x = inception_resnet_a(x, block(f"inception_resnet_a_{i}"), scale_a)
-    x = reduction_a(x, block("reduction_a"), k=192, l=192, m=256, n=384)
-    for i in range(1, 11):
-        x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
-    last_17x17 = x
-    x = reduction_b(x, block("reduction_b"))
-    for i in range(1, 6):
-        x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
+    x, last_17x17 = inception_resnet_v1(network, residual_scale)
     return network.model(x, auxiliary_features=last_17x17)
 
 
@@ -146,18 +157,6 @@ def InceptionResNetV1Facenet(
     softmax over identities in place of the normalisation (`classes=N`).
     """
     network = Network(**locals(), default_size=160)
-    block = network.block
-    scale_a, scale_b, scale_c = residual_scale
-
-    x = stem(network.input, block("stem"))
-    for i in range(1, 6):
-        x = inception_resnet_a(x, block(f"inception_resnet_a_{i}"), scale_a)
-    x = reduction_a(x, block("reduction_a"), k=192, l=192, m=256, n=384)
-    for i in range(1, 11):
-        x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
-    last_17x17 = x
-    x = reduction_b(x, block("reduction_b"))
-    for i in range(1, 6):
-        x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
-    x = inception_resnet_c(x, block("inception_resnet_c_6"), scale=1.0, activation=None)
+    x, last_17x17 = inception_resnet_v1(network, residual_scale)
+    x = inception_resnet_c(x, network.block("inception_resnet_c_6"), scale=1.0, activation=None)
     return network.model(x, auxiliary_features=last_17x17)

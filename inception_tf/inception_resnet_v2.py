@@ -1,8 +1,9 @@
 """Inception-ResNet-v2: the network the paper draws (Figure 15), and the one that was released (slim)."""
 
-from inception_tf.blocks import reduction_a, stem
+from inception_tf.arguments import documented
+from inception_tf.blocks import reduction_a, stem, stem_v3
 from inception_tf.layers import average_pool, conv, max_pool
-from inception_tf.network import Network, documented
+from inception_tf.network import Network
 
 
 def inception_resnet_a(x, block, scale):
@@ -61,20 +62,6 @@ def inception_resnet_c(x, block, scale, activation="relu"):
         ),
         scale=scale,
         activation=activation,
-    )
-
-
-def stem_slim(x, block):
-    """Stem as released, in place of Figure 3 (it is Inception-v3's): 299x299x3 -> 35x35x192."""
-    return block.chain(
-        x,
-        conv(32, 3, strides=2, padding="valid"),
-        conv(32, 3, padding="valid"),
-        conv(64, 3, padding="same"),
-        max_pool(3, strides=2, padding="valid"),
-        conv(80, 1, padding="valid"),
-        conv(192, 3, padding="valid"),
-        max_pool(3, strides=2, padding="valid"),
     )
 
 
@@ -155,7 +142,7 @@ def InceptionResNetV2Slim(
     block = network.block
     scale_a, scale_b, scale_c = residual_scale
 
-    x = stem_slim(network.input, block("stem"))
+    x = stem_v3(network.input, block("stem"))
     x = mixed_5b(x, block("mixed_5b"))
     for i in range(1, 11):
         x = inception_resnet_a(x, block(f"inception_resnet_a_{i}"), scale_a)

@@ -1,21 +1,9 @@
 """Inception-v3 (reference [15], arXiv 1512.00567), the paper's non-residual baseline."""
 
+from inception_tf.arguments import documented
+from inception_tf.blocks import stem_v3
 from inception_tf.layers import average_pool, both, conv, max_pool
-from inception_tf.network import Network, documented
-
-
-def stem(x, block):
-    """Stem (Table 1 of [15], as released): 299x299x3 -> 35x35x192."""
-    return block.chain(
-        x,
-        conv(32, 3, strides=2, padding="valid"),
-        conv(32, 3, padding="valid"),
-        conv(64, 3, padding="same"),
-        max_pool(3, strides=2, padding="valid"),
-        conv(80, 1, padding="valid"),
-        conv(192, 3, padding="valid"),
-        max_pool(3, strides=2, padding="valid"),
-    )
+from inception_tf.network import Network
 
 
 def inception_a(x, block, pool_filters):
@@ -122,7 +110,7 @@ def InceptionV3(
     network = Network(**locals())
     block = network.block
 
-    x = stem(network.input, block("stem"))
+    x = stem_v3(network.input, block("stem"))
     for i, pool_filters in enumerate((32, 64, 64), start=1):
         x = inception_a(x, block(f"inception_a_{i}"), pool_filters)
     x = reduction_a(x, block("reduction_a"))

@@ -1,8 +1,9 @@
 """Inception-v4 (Figure 9)."""
 
+from inception_tf.arguments import documented
 from inception_tf.blocks import reduction_a, stem
 from inception_tf.layers import average_pool, both, conv, max_pool
-from inception_tf.network import Network, documented
+from inception_tf.network import Network
 
 
 def inception_a(x, block):

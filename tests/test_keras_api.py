@@ -11,6 +11,8 @@ import pytest
 from inception_tf import NETWORKS
 
 SMALL = {"width_multiplier": 0.1, "input_shape": (75, 75, 3), "classes": 3}
+# Between them these two have every kind of layer that there is.
+TRIED = {"inception_v4": SMALL, "inception_resnet_v1_facenet": {**SMALL, "classes": None}}
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 75, 75, 3)).astype("float32")
 
 
@@ -20,8 +22,8 @@ def run(model):
 
 def test_loads_where_this_package_is_not_installed(tmp_path):
     expected = {}
-    for name, entry in NETWORKS.items():
-        model = entry.builder(**SMALL)
+    for name, arguments in TRIED.items():
+        model = NETWORKS[name].builder(**arguments)
         model.save(tmp_path / f"{name}.keras")
         expected[name] = run(model)
     np.savez(tmp_path / "expected.npz", images=IMAGES, **expected)
@@ -47,12 +49,12 @@ def test_loads_where_this_package_is_not_installed(tmp_path):
         timeout=300,
     )
     assert child.returncode == 0, child.stderr[-3000:]
-    assert child.stdout.split() == sorted(NETWORKS)
+    assert child.stdout.split() == sorted(TRIED)
 
 
-@pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_v1_facenet"])
+@pytest.mark.parametrize("name", TRIED)
 def test_json_and_clone(name):
-    model = NETWORKS[name].builder(**SMALL)
+    model = NETWORKS[name].builder(**TRIED[name])
     expected = run(model)
     read = keras.models.model_from_json(model.to_json())
     clone = keras.models.clone_model(model)
