@@ -159,8 +159,11 @@ class Arguments:
             "`batch_norm_epsilon` must be positive.",
             batch_norm_epsilon=self.batch_norm_epsilon,
         )
+        for name in ("include_top", "auxiliary_head"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), f"`{name}` must be True or False.", **{name: value})
         require(
-            self.batch_norm_gamma in (None, True, False),
+            self.batch_norm_gamma is None or isinstance(self.batch_norm_gamma, bool),
             "`batch_norm_gamma` must be True, False or None.",
             batch_norm_gamma=self.batch_norm_gamma,
         )

@@ -1,10 +1,12 @@
 """Checkpoints of a training run, by the names of the variables."""
 
+from pathlib import Path
+
 import tensorflow as tf
 
 from inception_tf.errors import UserError
 
-KEPT = 2  # the newest and one to fall back on
+KEPT = 2  # the newest, and the one before in case its file is lost
 
 
 class Checkpoints:
@@ -16,6 +18,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory, trainer):
+        self._directory = Path(directory)
         self._trainer = trainer
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         weights = {variable.path: variable.value for variable in trainer.model.weights}
@@ -47,12 +50,17 @@ class Checkpoints:
         """
         path = self._manager.latest_checkpoint
         if path is None:
+            if any(self._directory.glob("ckpt-*.index")):
+                raise UserError(
+                    f"{self._directory} holds checkpoints, but the file `checkpoint`, which names the newest, "
+                    "is missing or damaged: bring it back, or start again in another --run-dir."
+                )
             return 0
         try:
             self._manager.checkpoint.restore(path).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
-                f"The checkpoint {path} does not fit {self._trainer.model.name}: {reason}"
+                f"The checkpoint {path} is damaged or does not fit {self._trainer.model.name}: {reason}"
             ) from error
         return int(self._step.numpy())

@@ -1,5 +1,6 @@
 """The command line: `inception-tf`."""
 
+import importlib.util
 import os
 import sys
 from typing import Annotated
@@ -26,6 +27,8 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
     """
     from inception_tf import strategies
 
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError("train needs TensorFlow: pip install 'inception_tf[cpu]', or [gpu], or [tpu].")
     strategies.prepare(config.strategy, config.tpu_name)
 
     from inception_tf.training import train
@@ -58,10 +61,10 @@ def main(arguments=None):
     """Runs `inception-tf ARGUMENTS`; a user's mistake ends in one sentence and status 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, suppress_keyboard_interrupt=False)
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"{app.name[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{app.name[0]}: interrupted before the first step.", file=sys.stderr)
+        print(f"{app.name[0]}: interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -39,7 +39,8 @@ class TrainConfig:
         seed: Seed of the initial weights, the order of the images, their distortion and dropout.
         run_dir: Folder for all that the run writes. [default: runs/<date>-<time>-<model>]
         checkpoint_every: Steps from one checkpoint to the next.
-        log_every: Steps from one line of metrics to the next, run in one call of the graph.
+        log_every: Steps from one line of metrics to the next, run in one call of the graph; a signal to stop
+            waits for its end.
         deterministic: Bit-identical results on the CPU, somewhat slower.
         resume: Go on from the newest checkpoint in --run-dir.
     """
@@ -87,6 +88,8 @@ class TrainConfig:
             raise UserError(f"--learning-rate {self.learning_rate} must be positive.")
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"--steps {self.steps} and --epochs {self.epochs} exclude each other: give one.")
+        if self.tpu_name is not None and self.strategy not in ("auto", "tpu"):
+            raise UserError(f"--tpu-name {self.tpu_name} needs --strategy tpu, not {self.strategy}.")
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
 

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from inception_tf import strategies
+
 
 class Evaluator:
     """Top-1 and top-5 error and cross-entropy under a distribution strategy.
@@ -33,7 +35,7 @@ class Evaluator:
             dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.
         """
         total = 0.0
-        for batch in self._strategy.experimental_distribute_dataset(batches):
+        for batch in strategies.distribute(self._strategy, batches):
             total = total + self._sums(batch).numpy().astype(np.float64)
         loss, top1, top5, images = total.tolist()
         return {

@@ -28,6 +28,7 @@ def export_saved_model(model, directory):
         raise FileExistsError(f"{directory} exists")
     beside = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
+    model = _main_output(model)
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
@@ -53,13 +54,18 @@ def largest_difference(model, directory, images):
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "images.npy"), Path(folder, "probabilities.npy")
         np.save(inputs, images)
-        # -I keeps the current folder and the user's paths away from the child, a session of its own Ctrl-C.
+        # -P keeps this package's folder away from the child, a session of its own keeps Ctrl-C away.
         process = subprocess.run(
-            [sys.executable, "-I", CHECK, directory, inputs, outputs],
+            [sys.executable, "-P", CHECK, directory, inputs, outputs],
             capture_output=True,
             text=True,
             start_new_session=True,
         )
         if process.returncode:
             raise RuntimeError(f"{directory} could not be reloaded with TensorFlow alone:\n{process.stderr}")
-        return float(np.abs(np.load(outputs) - model(images, training=False).numpy()).max())
+        return float(np.abs(np.load(outputs) - _main_output(model)(images, training=False).numpy()).max())
+
+
+def _main_output(model):
+    """The model without the auxiliary head, which is there for training only."""
+    return model if len(model.outputs) == 1 else keras.Model(model.inputs, model.outputs[0])

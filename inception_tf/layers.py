@@ -21,10 +21,10 @@ class LayerOptions:
         batch_norm_gamma: whether batch norm has a learned scale.
     """
 
-    width_multiplier: float = 1.0
-    batch_norm_momentum: float = 0.9997
-    batch_norm_epsilon: float = 0.001
-    batch_norm_gamma: bool = False
+    width_multiplier: float
+    batch_norm_momentum: float
+    batch_norm_epsilon: float
+    batch_norm_gamma: bool
 
     def width(self, filters):
         """Filters after the width multiplier: at least 16, as in slim."""

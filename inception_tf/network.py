@@ -67,7 +67,7 @@ class Network(Arguments):
             )(x)
         if self.classes is None:
             return keras.layers.UnitNormalization(dtype="float32", name="embedding")(x)
-        x = keras.layers.Dense(self.classes, name="logits")(x)
+        x = keras.layers.Dense(self.classes, dtype="float32", name="logits")(x)
         return keras.layers.Activation(self.classifier_activation, dtype="float32", name="predictions")(x)
 
     def _auxiliary_top(self, x):
@@ -76,7 +76,7 @@ class Network(Arguments):
         x = block.chain(x, average_pool(5, strides=3, padding="valid"), conv(128, 1, padding="same"))
         x = self.block("auxiliary_grid").chain(x, conv(768, tuple(x.shape[1:3]), padding="valid"))
         x = keras.layers.Flatten(name="auxiliary_flatten")(x)
-        x = keras.layers.Dense(self.classes, name="auxiliary_logits")(x)
+        x = keras.layers.Dense(self.classes, dtype="float32", name="auxiliary_logits")(x)
         return keras.layers.Activation(
             self.classifier_activation, dtype="float32", name="auxiliary_predictions"
         )(x)

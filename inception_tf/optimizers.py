@@ -16,6 +16,8 @@ class RMSprop(keras.optimizers.RMSprop):
         self.initial_accumulator = initial_accumulator
 
     def build(self, variables):
+        if self.built:
+            return
         super().build(variables)
         for velocity in self._velocities:
             velocity.assign(keras.ops.full(velocity.shape, self.initial_accumulator, velocity.dtype))

@@ -18,8 +18,8 @@ from inception_tf import __version__
 from inception_tf.config import flag
 from inception_tf.errors import UserError
 
-# Flags that may differ when a run is resumed: they do not change what it computes.
-RESUMABLE = {"run_dir", "resume", "strategy", "tpu_name", "checkpoint_every"}
+# Flags that may differ when a run is resumed: where it runs, and how often it saves and says so.
+RESUMABLE = {"run_dir", "resume", "strategy", "tpu_name", "checkpoint_every", "log_every"}
 
 
 def write_json(path, content):
@@ -37,8 +37,8 @@ class RunDirectory:
         config: the run's `TrainConfig`, with nothing left open.
 
     Raises:
-        UserError: the folder cannot be written to, is in use by another run, or holds the record of a run
-            with another configuration.
+        UserError: the folder cannot be written to, is not empty and not to be resumed, or holds the record of
+            a run with another configuration.
     """
 
     def __init__(self, path, config):
@@ -53,34 +53,39 @@ class RunDirectory:
             ) from error
         recorded = self.path / "config.json"
         if not config.resume:
-            if any(self.path.iterdir()):
+            if self._is_used():
                 raise UserError(
                     f"--run-dir {path} is not empty: name another folder, or add --resume to go on."
                 )
         elif recorded.exists():
             self._check_unchanged(recorded, config)
-        elif any(self.path.iterdir()):
+        elif self._is_used():
             raise UserError(
                 f"--run-dir {path} holds no run to resume (no config.json): name the folder of a run."
             )
 
+    def _is_used(self):
+        """Whether anything but what an interrupted `write_json` left lies in the folder."""
+        return any(path.suffix != ".tmp" for path in self.path.iterdir())
+
     def _check_unchanged(self, recorded, config):
-        try:
-            before = json.loads(recorded.read_text())["flags"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{recorded} is not the record of a run: {error}.") from error
+        before = _read_json(recorded).get("flags")
+        if not isinstance(before, dict):
+            raise UserError(f"{recorded} is not the record of a run: it has no flags.")
         for field, value in _plain(config).items():
             if field not in RESUMABLE and before.get(field) != value:
+                was = before.get(field)
+                right = f"leave out {flag(field)}" if was is None else f"give {flag(field)} {was}"
                 raise UserError(
-                    f"{flag(field)} is {value} now, but the run in {self.path} was started with "
-                    f"{before.get(field)}: give {flag(field)} {before.get(field)}, or another --run-dir."
+                    f"{flag(field)} is {value} now, but the run in {self.path} was started with {was}: "
+                    f"{right}, or another --run-dir."
                 )
 
     @property
     def results(self):
         """The results of the finished run, or None."""
         path = self.path / "results.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return _read_json(path) if path.exists() else None
 
     def write_config(self, config, recipe, devices):
         """Writes config.json, unless the run is a resumed one that has it."""
@@ -112,6 +117,7 @@ class RunDirectory:
         with self._events.as_default(row["step"]):
             for name, value in row.items():
                 tf.summary.scalar(name, value)
+        self._events.flush()
 
     @functools.cached_property
     def _events(self):
@@ -122,7 +128,10 @@ class RunDirectory:
         if not self._metrics.exists():
             return []
         lines = self._metrics.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("}")]
+        except ValueError as error:
+            raise UserError(f"{self._metrics} is damaged: {error}.") from error
 
     def forget_metrics_after(self, step):
         """Drops the lines of steps that a resumed run is about to take again."""
@@ -130,6 +139,16 @@ class RunDirectory:
         beside = self._metrics.with_name("metrics.jsonl.tmp")
         beside.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(beside, self._metrics)
+
+
+def _read_json(path):
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not the record of a run.")
+    return content
 
 
 def _plain(config):

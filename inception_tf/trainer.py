@@ -12,6 +12,8 @@ from inception_tf.optimizers import ParameterAverage, make_optimizer
 class Trainer:
     """What one run trains, and the graph that trains it.
 
+    Under several replicas each has batch norm statistics of its own, and draws the same dropout mask.
+
     Args:
         strategy: a `tf.distribute.Strategy`.
         build_model: makes the network; called in the strategy's scope.
@@ -36,12 +38,14 @@ class Trainer:
         self._logits_model = keras.Model(self.model.inputs, self.model.get_layer("logits").output)
         self._evaluator = Evaluator(strategy, self._logits_model)
         self._train_steps = tf.function(self._make_train_steps())
+        self._reduce_statistics = tf.function(self._make_reduce_statistics())
 
     def train(self, iterator, count):
         """Takes `count` steps in one call of the graph.
 
         Args:
-            iterator: over a distributed dataset of (images, labels), as many as the recipe's batch a step.
+            iterator: over what `strategies.distribute` made of a dataset of (images, labels), in batches of
+                the recipe's size.
             count: steps to take.
 
         Returns:
@@ -65,21 +69,8 @@ class Trainer:
         Each replica moves its own, and nothing in a step reads them; since they are running means, the mean
         of the replicas' is the statistic of all of them whenever it is taken.
         """
-        if self._strategy.num_replicas_in_sync == 1:
-            return
-        statistics = [variable.value for variable in self.model.weights if not variable.trainable]
-
-        @tf.function
-        def reduce():
-            def replica_reduce():
-                context = tf.distribute.get_replica_context()
-                means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [v.read_value() for v in statistics])
-                for variable, mean in zip(statistics, means, strict=True):
-                    variable.assign(mean)
-
-            self._strategy.run(replica_reduce)
-
-        reduce()
+        if self._strategy.num_replicas_in_sync > 1:
+            self._reduce_statistics()
 
     @contextlib.contextmanager
     def _averaged_weights(self):
@@ -94,6 +85,20 @@ class Trainer:
             for variable, value in zip(self.model.weights, trained, strict=True):
                 variable.assign(value)
 
+    def _make_reduce_statistics(self):
+        statistics = [variable.value for variable in self.model.weights if not variable.trainable]
+
+        def replica_reduce():
+            context = tf.distribute.get_replica_context()
+            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [v.read_value() for v in statistics])
+            for variable, mean in zip(statistics, means, strict=True):
+                variable.assign(mean)
+
+        def reduce_statistics():
+            self._strategy.run(replica_reduce)
+
+        return reduce_statistics
+
     def _make_train_steps(self):
         variables = self.model.trainable_variables
 
@@ -106,7 +111,7 @@ class Trainer:
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
             self.average.update(self.optimizer.iterations.value)
-            wrong = tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) != labels, tf.float32)
+            wrong = tf.cast(~tf.math.in_top_k(labels, logits, 1), tf.float32)
             return tf.stack([loss, tf.reduce_sum(wrong) / self._batch])
 
         def train_steps(iterator, count):

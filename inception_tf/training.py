@@ -23,6 +23,8 @@ from inception_tf.plots import plot_curve
 from inception_tf.run_directory import RunDirectory
 from inception_tf.trainer import Trainer
 
+# Probabilities of the SavedModel may differ by as much from those of the Keras model.
+TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02}
 EVALUATION_BATCH = 100  # images a replica
 CHECKED_IMAGES = 64  # held-out images on which the exported network is compared with the trained one
 
@@ -40,6 +42,12 @@ def train(config):
     Raises:
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"Training runs on TensorFlow: set KERAS_BACKEND=tensorflow, not {keras.backend.backend()}."
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError("Training needs image_data_format channels_last in keras.json.")
     config = _settle(config)
     strategy = strategies.make(config.strategy, config.tpu_name)
     recipe = config.recipe_values()
@@ -50,6 +58,12 @@ def train(config):
             f"{config.strategy}."
         )
     source = data.SOURCES[config.data]()
+    last_step = config.steps or round(recipe.epochs * len(source.train) / recipe.batch)
+    if last_step == 0:
+        raise UserError(
+            f"--batch {recipe.batch} is too large for {recipe.epochs} epochs of {len(source.train)} images, "
+            "not one step: give a smaller one, or more --epochs."
+        )
     run = RunDirectory(config.run_dir, config)
     if run.results is not None:
         print(f"The run in {run.path} is finished: nothing is left to resume.")
@@ -63,7 +77,7 @@ def train(config):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     with _dtype_policy(config.policy), _stop_signals() as stopped:
-        return _run(config, recipe, strategy, source, run, stopped)
+        return _run(config, recipe, strategy, source, last_step, run, stopped)
 
 
 def _settle(config):
@@ -76,7 +90,7 @@ def _settle(config):
     return dataclasses.replace(config, strategy=strategy, policy=policy, run_dir=run_dir)
 
 
-def _run(config, recipe, strategy, source, run, stopped):
+def _run(config, recipe, strategy, source, last_step, run, stopped):
     def build_model():
         return NETWORKS[config.model].builder(
             input_shape=(config.size, config.size, 3),
@@ -85,13 +99,14 @@ def _run(config, recipe, strategy, source, run, stopped):
         )
 
     steps_per_epoch = len(source.train) / recipe.batch
-    last_step = config.steps or round(recipe.epochs * steps_per_epoch)
     trainer = Trainer(strategy, build_model, recipe, steps_per_epoch)
     checkpoints = Checkpoints(run.path / "checkpoints", trainer)
     step = checkpoints.restore()
     run.forget_metrics_after(step)
-    if step:
-        print(f"Resuming at step {step} of {last_step}.")
+    if config.resume:
+        print(
+            f"Resuming at step {step} of {last_step}." if step else "No checkpoint yet: starting at step 0."
+        )
 
     batches = data.training_batches(
         source.train,
@@ -101,7 +116,7 @@ def _run(config, recipe, strategy, source, run, stopped):
         first_step=step,
         last_step=last_step,
     )
-    iterator = iter(strategy.experimental_distribute_dataset(batches))
+    iterator = iter(strategies.distribute(strategy, batches))
     held_out = data.evaluation_batches(
         source.validation, size=config.size, batch=EVALUATION_BATCH * strategy.num_replicas_in_sync
     )
@@ -121,22 +136,20 @@ def _run(config, recipe, strategy, source, run, stopped):
                 _multiple_after(step, every) for every in (config.log_every, config.checkpoint_every)
             ]
             count = min(*boundaries, epoch_end, last_step) - step
+            learning_rate = trainer.learning_rate()
             began = time.monotonic()
             loss, top1_error = trainer.train(iterator, count)
             seconds = time.monotonic() - began
             step += count
             if not math.isfinite(loss):
-                raise UserError(
-                    f"The loss is {loss} at step {step}: give a lower --learning-rate than "
-                    f"{recipe.learning_rate}; the last checkpoint is kept."
-                )
+                raise _not_finite(loss, step, recipe)
             run.log(
                 {
                     "step": step,
                     "epoch": step / steps_per_epoch,
                     "loss": loss,
                     "top1_error": top1_error,
-                    "learning_rate": trainer.learning_rate(),
+                    "learning_rate": learning_rate,
                     "images_per_second": count * recipe.batch / seconds,
                 }
             )
@@ -144,13 +157,19 @@ def _run(config, recipe, strategy, source, run, stopped):
             progress.update(count * recipe.batch)
             if step == epoch_end and step < last_step:
                 progress.write(_sentence(f"Epoch {round(step / steps_per_epoch)}", evaluate(step)))
-            if step % config.checkpoint_every == 0 or step == last_step or stopped:
+            if step % config.checkpoint_every == 0 and step < last_step:
                 checkpoints.save(step)
 
+    checkpoints.save(step)
     if step < last_step:
-        print(f"Interrupted, saved at step {step} of {last_step}; to go on: --resume --run-dir {run.path}")
+        print(
+            f"Interrupted, saved at step {step} of {last_step}. To go on: the same flags with --resume "
+            f"--run-dir {run.path}"
+        )
         return None
     results = {**evaluate(step), "steps": step, "epochs": step / steps_per_epoch}
+    if not math.isfinite(results["loss"]):
+        raise _not_finite(results["loss"], step, recipe)
     print(_sentence("Averaged weights", results))
     _leave_behind(run, config, build_model(), trainer.average, held_out, results)
     return results
@@ -169,10 +188,16 @@ def _leave_behind(run, config, model, average, held_out, results):
     shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
     export_saved_model(model, saved_model)
     images = next(iter(held_out))[0][:CHECKED_IMAGES]
-    results["saved_model_difference"] = largest_difference(model, saved_model, images)
+    difference = results["saved_model_difference"] = largest_difference(model, saved_model, images)
+    tolerance = TOLERANCES[config.policy]
+    if not difference <= tolerance:
+        raise RuntimeError(
+            f"{saved_model}, reloaded with tensorflow alone, differs from the trained network by "
+            f"{difference:.1e}; at most {tolerance:.0e} was expected."
+        )
     print(
         f"{saved_model} reloaded with tensorflow alone: the same predictions "
-        f"(largest difference {results['saved_model_difference']:.1e} on {len(images)} images)."
+        f"(largest difference {difference:.1e} on {len(images)} images)."
     )
     title = f"{config.model} on {config.data}, {config.size} px"
     plot_curve(run.read_metrics(), run.path / "curve.png", title)
@@ -185,6 +210,13 @@ def _sentence(subject, results):
     return (
         f"{subject}: top-1 error {top1:.1%}, top-5 error {top5:.1%}, loss {results['loss']:.3f} "
         f"on {images} held-out images."
+    )
+
+
+def _not_finite(loss, step, recipe):
+    return UserError(
+        f"The loss is {loss} at step {step}: start again in another --run-dir with a lower --learning-rate "
+        f"than {recipe.learning_rate}."
     )
 
 
@@ -215,6 +247,7 @@ def _stop_signals():
     before = {}
 
     def stop(number, _):
+        print("\nStopping once the steps under way are done; the second signal ends at once.")
         stopped.append(number)
         signal.signal(number, before[number])
 

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -35,10 +36,28 @@ def read(path):
             for group in file["layers"].values():
                 values = group.get("vars", {})
                 if len(values):
-                    arrays[values.attrs["name"]] = [np.asarray(values[str(i)]) for i in range(len(values))]
+                    name = str(values.attrs["name"])
+                    if name in arrays:
+                        raise ValueError(f"two layers are named {name}")
+                    arrays[name] = [_array(values[str(i)]) for i in range(len(values))]
         return arrays
-    except (OSError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,  # h5py's and zipfile's own, and NotImplementedError
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path} is not a Keras 3 .weights.h5 or .keras file: {error}") from error
+
+
+def _array(dataset):
+    if dataset.dtype.kind != "f" or dataset.is_virtual or dataset.external:
+        raise ValueError(f"{dataset.name} is not an array of floating-point numbers in this file")
+    return np.asarray(dataset)
 
 
 def has_gamma(arrays):

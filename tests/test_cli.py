@@ -14,7 +14,7 @@ from inception_tf.errors import UserError
 def _run(*arguments, **keywords):
     code = "import sys; from inception_tf.cli import main; main(sys.argv[1:])"
     return subprocess.run(
-        [sys.executable, "-I", "-c", code, *arguments],
+        [sys.executable, "-P", "-c", code, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -28,7 +28,7 @@ def test_help_reads_well_without_tensorflow_or_keras(arguments):
         "import sys\nsys.modules['tensorflow'] = sys.modules['keras'] = None\n"
         "from inception_tf.cli import main\nmain(sys.argv[1:])"
     )
-    process = subprocess.run([sys.executable, "-I", "-c", code, *arguments], capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     if "train" in arguments:
         for flag in [

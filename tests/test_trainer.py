@@ -31,7 +31,7 @@ def _trainer(strategy_name, batch, dropout_rate=0.0, learning_rate=0.01):
         x = keras.layers.Dense(10, name="logits")(x)
         return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x))
 
-    strategy = strategies.make(strategy_name)
+    strategy = strategies.make(strategy_name, None)
     return strategy, Trainer(strategy, build_model, recipe, steps_per_epoch=10)
 
 
@@ -117,7 +117,7 @@ def test_errors_are_counted_by_hand(strategy_name):
     logits[0, 0] = 9  # right
     logits[1, 1], logits[1, 2] = 9, 9  # a tie for the first place counts as right
     weights = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
-    strategy = strategies.make(strategy_name)
+    strategy = strategies.make(strategy_name, None)
     with strategy.scope():
         identity = keras.Sequential([keras.Input((10,)), keras.layers.Identity()])
     filled = [np.concatenate([array, array[:1]]) for array in (logits, labels, weights)]
