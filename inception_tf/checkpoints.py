@@ -52,7 +52,7 @@ class Checkpoints:
         if path is None:
             if any(self._directory.glob("ckpt-*.index")):
                 raise UserError(
-                    f"{self._directory} holds checkpoints, but the file `checkpoint`, which names the newest, "
+                    f"{self._directory} holds checkpoints, but `checkpoint`, which names the newest, "
                     "is missing or damaged: bring it back, or start again in another --run-dir."
                 )
             return 0

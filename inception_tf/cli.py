@@ -16,6 +16,7 @@ app = cyclopts.App(
     help="Inception-v3, Inception-v4, Inception-ResNet-v1 and -v2 (arXiv 1602.07261).",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -61,7 +62,7 @@ def main(arguments=None):
     """Runs `inception-tf ARGUMENTS`; a user's mistake ends in one sentence and status 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        app(arguments, exit_on_error=False, print_error=False, suppress_keyboard_interrupt=False)
+        app(arguments, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"{app.name[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
