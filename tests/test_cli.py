@@ -63,6 +63,7 @@ def test_help_reads_well_without_tensorflow_or_keras(arguments):
         (("--epochs", "2", "--steps", "3"), ("--epochs 2", "--steps 3")),
         (("--learning-rate=-1",), ("--learning-rate -1", "positive")),
         (("--resume",), ("--resume", "--run-dir")),
+        (("--tpu-name", "t", "--strategy", "mirrored"), ("--tpu-name t", "--strategy tpu")),
         (("--frobnicate",), ("--frobnicate",)),
     ],
 )
@@ -73,6 +74,17 @@ def test_a_wrong_flag_is_one_sentence_and_status_2(arguments, words, tmp_path):
     assert "Traceback" not in process.stderr
     assert all(word in line for word in words), line
     assert not list(tmp_path.iterdir())
+
+
+def test_train_without_tensorflow_says_what_to_install(tmp_path):
+    code = (
+        "import importlib.util, sys\nfind = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest)\n"
+        "from inception_tf.cli import main\nmain(['train'])"
+    )
+    process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.strip().startswith("inception-tf: train needs TensorFlow: pip install")
 
 
 def test_models_prints_the_table():

@@ -35,6 +35,13 @@ def test_a_process_with_tensorflow_alone_gives_the_same(model, saved_model):
     assert largest_difference(other, saved_model, images) > 1e-6
 
 
+def test_the_auxiliary_head_is_left_out(tmp_path):
+    model = InceptionV3(input_shape=(107, 107, 3), classes=10, width_multiplier=0.1, auxiliary_head=True)
+    export_saved_model(model, tmp_path / "saved_model")
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 107, 107, 3)).astype(np.float32)
+    assert largest_difference(model, tmp_path / "saved_model", images) < 1e-6
+
+
 def test_an_existing_export_is_not_written_over(model, saved_model):
     with pytest.raises(FileExistsError, match="saved_model"):
         export_saved_model(model, saved_model)

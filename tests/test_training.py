@@ -171,6 +171,9 @@ def test_resume_of_a_finished_run_says_so(tmp_path, capsys):
         ({"model": "inception_v4"}, "--model is inception_v4 now.*inception_resnet_v1"),
         ({"seed": 1}, "--seed is 1 now.* 0"),
         ({"steps": 9}, "--steps is 9 now.* 8"),
+        ({"policy": "mixed_bfloat16"}, "--policy is mixed_bfloat16 now.* float32"),
+        ({"learning_rate": None}, "--learning-rate is None now.*give --learning-rate 0.01"),
+        ({"steps": None, "epochs": 2}, "--epochs is 2 now.*leave out --epochs"),
     ],
 )
 def test_resume_with_another_config_is_refused(tmp_path, stop_after, monkeypatch, keywords, words):
@@ -234,3 +237,82 @@ def test_mixed_bfloat16_is_set_for_the_run_only(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
     layer = keras.models.load_model(tmp_path / "run" / "model.keras").get_layer("conv")
     assert layer.compute_dtype == "bfloat16"
+
+
+def test_a_signal_while_the_network_is_built_saves_step_0(tmp_path, monkeypatch, capsys):
+    def stopped_while_built(*arguments, **keywords):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return _small_network(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(stopped_while_built, "none"))
+        assert training.train(_config(tmp_path / "run")) is None
+    assert "saved at step 0 of 8" in capsys.readouterr().out
+    assert list((tmp_path / "run" / "checkpoints").glob("ckpt-0.index"))
+    assert training.train(_config(tmp_path / "run", resume=True))["steps"] == 8
+
+
+@pytest.mark.parametrize("difference", [0.5, float("nan")])
+def test_a_saved_model_that_differs_is_no_success(tmp_path, monkeypatch, difference):
+    monkeypatch.setattr(training, "largest_difference", lambda *_: difference)
+    with pytest.raises(RuntimeError, match="differs"):
+        training.train(_config(tmp_path / "run"))
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_checkpoints_without_their_list_are_not_written_over(tmp_path, stop_after, monkeypatch):
+    with monkeypatch.context():
+        stop_after(1)
+        training.train(_config(tmp_path / "run"))
+    (tmp_path / "run" / "checkpoints" / "checkpoint").unlink()
+    rows = _rows(tmp_path / "run")
+    with pytest.raises(UserError, match="names the newest"):
+        training.train(_config(tmp_path / "run", resume=True))
+    assert _rows(tmp_path / "run") == rows
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, stop_after, monkeypatch):
+    with monkeypatch.context():
+        stop_after(1)
+        training.train(_config(tmp_path / "run"))
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-*.data*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="ckpt-3 is damaged"):
+        training.train(_config(tmp_path / "run", resume=True))
+
+
+def test_a_batch_too_large_for_one_step(tmp_path):
+    with pytest.raises(UserError, match="--batch 1000"):
+        training.train(_config(tmp_path / "run", batch=1000, steps=None, epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", ["", "[1]", '{"flags": null}', "nonsense}"])
+def test_a_damaged_record_is_named(tmp_path, stop_after, monkeypatch, name, content):
+    if name == "metrics.jsonl" and content != "nonsense}":
+        pytest.skip("no damage to a file of lines")
+    if name == "results.json" and content == '{"flags": null}':
+        pytest.skip("a well-formed file")
+    with monkeypatch.context():
+        stop_after(1)
+        training.train(_config(tmp_path / "run"))
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        training.train(_config(tmp_path / "run", resume=True))
+
+
+def test_what_a_killed_write_left_does_not_block_the_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.tmp").write_text('{"fl')
+    assert training.train(_config(tmp_path / "run"))["steps"] == 8
+
+
+def test_other_backends_and_channels_first_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(UserError, match="KERAS_BACKEND=tensorflow, not jax"):
+        training.train(_config(tmp_path / "run"))
+    monkeypatch.undo()
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    with pytest.raises(UserError, match="channels_last"):
+        training.train(_config(tmp_path / "run"))
