@@ -58,7 +58,7 @@ class Checkpoints:
             return 0
         try:
             self._manager.checkpoint.restore(path).assert_consumed()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
                 f"The checkpoint {path} is damaged or does not fit {self._trainer.model.name}: {reason}"

@@ -68,4 +68,4 @@ def largest_difference(model, directory, images):
 
 def _main_output(model):
     """The model without the auxiliary head, which is there for training only."""
-    return model if len(model.outputs) == 1 else keras.Model(model.inputs, model.outputs[0])
+    return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[0])

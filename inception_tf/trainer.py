@@ -35,7 +35,7 @@ class Trainer:
             self.optimizer = make_optimizer(recipe, steps_per_epoch)
             self.optimizer.build(self.model.trainable_variables)
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
-        self._logits_model = keras.Model(self.model.inputs, self.model.get_layer("logits").output)
+        self._logits_model = keras.Model(self.model.input, self.model.get_layer("logits").output)
         self._evaluator = Evaluator(strategy, self._logits_model)
         self._train_steps = tf.function(self._make_train_steps())
         self._reduce_statistics = tf.function(self._make_reduce_statistics())
