@@ -307,7 +307,7 @@ def test_no_block_is_drawn_twice(drawings):
 
 def test_what_is_drawn_is_what_the_model_has():
     image = keras.Input((75, 75, 3))
-    block = Block("inception_a_1", LayerOptions())
+    block = Block("inception_a_1", LayerOptions(1.0, 0.9997, 0.001, False))
     y = block.branch(image, conv(16, (7, 1), padding="same"), conv(24, (1, 7), padding="valid"))
     y = keras.layers.BatchNormalization()(keras.layers.Conv2D(20, (3, 5), strides=(2, 1))(y))
     labels = [node.label for node in diagrams.nodes(keras.Model(image, y))[1:]]
