@@ -30,6 +30,9 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
 
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError("train needs TensorFlow: pip install 'inception_tf[cpu]', or [gpu], or [tpu].")
+    if config.deterministic:
+        # With several threads gradients were seen to differ in their last bits, op determinism or not.
+        os.environ["TF_NUM_INTEROP_THREADS"] = os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
     strategies.prepare(config.strategy, config.tpu_name)
 
     from inception_tf.training import train

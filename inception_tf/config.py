@@ -41,7 +41,7 @@ class TrainConfig:
         checkpoint_every: Steps from one checkpoint to the next.
         log_every: Steps from one line of metrics to the next, run in one call of the graph; a signal to stop
             waits for its end.
-        deterministic: Bit-identical results on the CPU, somewhat slower.
+        deterministic: Bit-identical results on the CPU, on one thread and so slower.
         resume: Go on from the newest checkpoint in --run-dir.
     """
 
