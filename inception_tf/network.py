@@ -2,7 +2,7 @@
 
 import keras
 
-from inception_tf import weights_files
+from inception_tf import weights
 from inception_tf.arguments import NO_BOTTLENECK, Arguments
 from inception_tf.layers import Block, LayerOptions, average_pool, conv
 
@@ -16,10 +16,10 @@ class Network(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        self._arrays = None if self.weights is None else weights_files.read(self.weights)
+        self._weights = None if self.weights is None else weights.read(self.weights, self.name)
         gamma = self.batch_norm_gamma
         if gamma is None:
-            gamma = self._arrays is not None and weights_files.has_gamma(self._arrays)
+            gamma = self._weights is not None and self._weights.has_gamma
         self._options = LayerOptions(
             self.width_multiplier, self.batch_norm_momentum, self.batch_norm_epsilon, gamma
         )
@@ -50,8 +50,8 @@ class Network(Arguments):
             outputs = features
         inputs = self.input if self.input_tensor is None else keras.utils.get_source_inputs(self.input_tensor)
         model = keras.Model(inputs, outputs, name=self.name)
-        if self._arrays is not None:
-            weights_files.assign(model, self._arrays, self.weights)
+        if self._weights is not None:
+            weights.assign(model, self._weights)
         return model
 
     def _top(self, x):

@@ -1,0 +1,67 @@
+"""What goes with a set of weights and is no tensor: the input it wants and the classes it answers with."""
+
+import dataclasses
+import json
+from typing import Literal
+
+IMAGENET = "imagenet"  # the 1,000 classes of ILSVRC 2012, in the order of their wnids
+IMAGENET_BACKGROUND = "imagenet+background"  # the same after class 0, slim's "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes what the network sees.
+
+    Attributes:
+        scale: of pixels in [0, 255]: `inception` is x / 127.5 - 1, `facenet` is (x - 127.5) / 128,
+            `imagenet` subtracts the mean colour of ImageNet and divides by its standard deviation,
+            `prewhiten` does so with each picture's own.
+        resize: `bilinear`; `bilinear_tf1` is the same without half-pixel centres, as TensorFlow 1 resized;
+            `bicubic` is antialiased.
+        central_fraction: share of height and width that is kept of a picture before it is resized.
+    """
+
+    scale: Literal["inception", "facenet", "imagenet", "prewhiten"] = "inception"
+    resize: Literal["bilinear", "bilinear_tf1", "bicubic"] = "bilinear"
+    central_fraction: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a set of weights needs to be used rightly.
+
+    Attributes:
+        network: its name in `NETWORKS`.
+        size: height and width of the input, in pixels.
+        labels: the names of the classes in order, or `IMAGENET`, or `IMAGENET_BACKGROUND`; None without a
+            classifier, or where the file does not say.
+        preprocessing: of a picture.
+    """
+
+    network: str
+    size: int
+    labels: str | tuple[str, ...] | None = None
+    preprocessing: Preprocessing = Preprocessing()
+
+    def to_json(self):
+        """The card as text, as files of weights carry it."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text):
+        """The card that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is no card.
+        """
+        try:
+            values = json.loads(text)
+            labels = values["labels"]
+            return cls(
+                network=str(values["network"]),
+                size=int(values["size"]),
+                labels=labels if labels is None or isinstance(labels, str) else tuple(map(str, labels)),
+                preprocessing=Preprocessing(**values["preprocessing"]),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"its card of labels and preprocessing is damaged: {error}") from error
