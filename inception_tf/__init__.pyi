@@ -7,6 +7,9 @@ from .inception_resnet_v2 import InceptionResNetV2 as InceptionResNetV2
 from .inception_resnet_v2 import InceptionResNetV2Slim as InceptionResNetV2Slim
 from .inception_v3 import InceptionV3 as InceptionV3
 from .inception_v4 import InceptionV4 as InceptionV4
+from .inputs import check_images as check_images
+from .inputs import preprocess_input as preprocess_input
+from .labels import decode_predictions as decode_predictions
 from .networks import NETWORKS as NETWORKS
 from .networks import multiply_adds as multiply_adds
 

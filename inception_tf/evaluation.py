@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from inception_tf import strategies
+from inception_tf import inputs, strategies
 
 
 class Evaluator:
@@ -20,10 +20,15 @@ class Evaluator:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
             # A tie counts as right: in_top_k asks whether fewer than k classes score higher.
             wrong = [tf.cast(~tf.math.in_top_k(labels, logits, k), tf.float32) for k in (1, 5)]
-            return tf.stack([tf.reduce_sum(weights * values) for values in (losses, *wrong, 1.0)])
+            sums = tf.stack([tf.reduce_sum(weights * values) for values in (losses, *wrong, 1.0)])
+            # NaN, which a minimum may pass over, counts as infinite.
+            images = tf.where(tf.math.is_finite(images), images, np.inf)
+            return sums, tf.stack([tf.reduce_min(images), tf.reduce_max(images)])
 
         def distributed_sums(batch):
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(sums, args=batch), axis=None)
+            sums_of_replicas, ranges = strategy.run(sums, args=batch)
+            total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums_of_replicas, axis=None)
+            return total, strategy.experimental_local_results(ranges)
 
         self._strategy = strategy
         self._sums = tf.function(distributed_sums)
@@ -33,10 +38,18 @@ class Evaluator:
 
         Returns:
             dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.
+
+        Raises:
+            ValueError: a batch holds values outside [-1, 1]; for values that all lie in [0, 1] there is a
+                `UserWarning` (see `inputs.check_images`).
         """
-        total = 0.0
+        total, low, high = 0.0, np.inf, -np.inf
         for batch in strategies.distribute(self._strategy, batches):
-            total = total + self._sums(batch).numpy().astype(np.float64)
+            sums, ranges = self._sums(batch)
+            total = total + sums.numpy().astype(np.float64)
+            low, high = min(low, float(np.min(ranges))), max(high, float(np.max(ranges)))
+            inputs.check_range(low, high)
+        inputs.warn_if_unscaled(low, high)
         loss, top1, top5, images = total.tolist()
         return {
             "top1_error": top1 / images,

@@ -119,11 +119,12 @@ def test_errors_are_counted_by_hand(strategy_name):
     weights = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
     strategy = strategies.make(strategy_name, None)
     with strategy.scope():
-        identity = keras.Sequential([keras.Input((10,)), keras.layers.Identity()])
-    filled = [np.concatenate([array, array[:1]]) for array in (logits, labels, weights)]
+        network = keras.Sequential([keras.Input((10,)), keras.layers.Rescaling(10.0)])
+    images = logits / 10  # in [-1, 1], as the evaluator wants them
+    filled = [np.concatenate([array, array[:1]]) for array in (images, labels, weights)]
     filled[2][-1] = 0
     batches = tf.data.Dataset.from_tensor_slices(tuple(filled)).batch(4)
-    results = Evaluator(strategy, identity)(batches)
+    results = Evaluator(strategy, network)(batches)
 
     counted = range(6)
     better = [int((logits[i] > logits[i, labels[i]]).sum()) for i in counted]
