@@ -21,6 +21,7 @@ class Checkpoints:
         self._directory = Path(directory)
         self._trainer = trainer
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._newest = None  # the step of the newest checkpoint
         weights = {variable.path: variable.value for variable in trainer.model.weights}
         # The seed generators' variables are named by a counter of the process: they go by their order.
         dropout = [variable.value for variable in trainer.model.variables if variable.path not in weights]
@@ -34,10 +35,13 @@ class Checkpoints:
         self._manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=KEPT)
 
     def save(self, step):
-        """Writes a checkpoint after `step` steps; it counts once it is whole."""
+        """Writes a checkpoint after `step` steps, if there is none yet; it counts once it is whole."""
+        if step == self._newest:
+            return
         self._trainer.reduce_statistics()
         self._step.assign(step)
         self._manager.save(checkpoint_number=step)
+        self._newest = step
 
     def restore(self):
         """Takes the newest checkpoint.
@@ -63,4 +67,5 @@ class Checkpoints:
             raise UserError(
                 f"The checkpoint {path} is damaged or does not fit {self._trainer.model.name}: {reason}"
             ) from error
-        return int(self._step.numpy())
+        self._newest = int(self._step.numpy())
+        return self._newest

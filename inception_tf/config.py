@@ -26,13 +26,23 @@ class TrainConfig:
 
     Attributes:
         model: Network to train.
-        data: Data set; `digits` is 5,000 real MNIST digits that come with the `demo` extra.
+        data: `digits`, 5,000 real MNIST digits that come with the `demo` extra, or a folder of JPEG and PNG
+            pictures with one folder for each class, or with `train` and `val` that hold such folders.
+        held_out: Share of each class of a folder that is not trained on, where it has no `val`.
+        allow_corrupt: Pictures of a folder that may be left out because they cannot be decoded.
+        weights: Weights to start from: a .weights.h5 or .keras file, or the name of released ones.
+        classes: `auto` or a number gives --weights a new last layer, for the classes of the data; a number
+            must be theirs. [default: the last layer of the weights is kept]
         size: Height and width of the input, in pixels; at least 75.
-        recipe: Optimizer, learning rate, averages: `cpu-demo` is tuned for the digits, `paper` is section 4.
+        recipe: Optimizer, learning rate, distortion, averages: `paper` is section 4, `cpu-demo` is tuned for
+            the digits, `fine-tune` for a start from weights. `auto` is fine-tune with --weights, else
+            cpu-demo.
         batch: Images a step, over all replicas. [default: the recipe's]
-        epochs: Passes over the training images. [default: the recipe's]
-        steps: Steps, in place of epochs.
-        learning_rate: First learning rate. [default: the recipe's]
+        epochs: Passes over the training images, of the whole network. [default: the recipe's]
+        steps: Steps, those of --head-epochs included, in place of epochs.
+        learning_rate: First learning rate of the whole network. [default: the recipe's]
+        head_epochs: Passes before --epochs in which the last layer alone is trained. [default: the recipe's]
+        head_learning_rate: Learning rate of these passes. [default: the recipe's]
         policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere.
         strategy: How devices are used. `auto` takes a TPU, else the GPUs, else the CPU.
         tpu_name: Name of a Cloud TPU, where it is not the local one.
@@ -46,13 +56,19 @@ class TrainConfig:
     """
 
     model: Model = "inception_resnet_v1"
-    data: Literal["digits"] = "digits"
+    data: str = "digits"
+    held_out: float = 0.1
+    allow_corrupt: int = 0
+    weights: str | None = None
+    classes: Literal["auto"] | int | None = None
     size: int = 75
-    recipe: Literal["cpu-demo", "paper"] = "cpu-demo"
+    recipe: Literal["auto", "cpu-demo", "fine-tune", "paper"] = "auto"
     batch: int | None = None
     epochs: int | None = None
     steps: int | None = None
     learning_rate: float | None = None
+    head_epochs: int | None = None
+    head_learning_rate: float | None = None
     policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "tpu"] = "auto"
     tpu_name: str | None = None
@@ -65,42 +81,69 @@ class TrainConfig:
 
     def __post_init__(self):
         """Raises `UserError` for a value that no run could take."""
-        for field, hint in typing.get_type_hints(type(self)).items():
-            value = getattr(self, field)
-            if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
-                choices = ", ".join(typing.get_args(hint))
-                raise UserError(f"{flag(field)} {value} is unknown: choose from {choices}.")
-        for field, least in (
-            ("size", 75),
-            ("batch", 1),
-            ("epochs", 1),
-            ("steps", 1),
-            ("checkpoint_every", 1),
-            ("log_every", 1),
-            ("seed", 0),
-        ):
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise UserError(f"{flag(field)} {value} is too small: give {least} or more.")
-        if self.seed >= 2**32:
-            raise UserError(f"--seed {self.seed} is too large: give less than 2**32.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise UserError(f"--learning-rate {self.learning_rate} must be positive.")
+        self._check_choices()
+        self._check_numbers()
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"--steps {self.steps} and --epochs {self.epochs} exclude each other: give one.")
         if self.tpu_name is not None and self.strategy not in ("auto", "tpu"):
             raise UserError(f"--tpu-name {self.tpu_name} needs --strategy tpu, not {self.strategy}.")
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
+        recipe = self.recipe_values()
+        if recipe.head_epochs and self.weights is None:
+            raise UserError(
+                f"--head-epochs {recipe.head_epochs} of --recipe {self.recipe_name} trains the last layer "
+                "alone, on features that only --weights can give: name some, or give --head-epochs 0."
+            )
+
+    def _check_choices(self):
+        for field, hint in typing.get_type_hints(type(self)).items():
+            value = getattr(self, field)
+            if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+                choices = ", ".join(typing.get_args(hint))
+                raise UserError(f"{flag(field)} {value} is unknown: choose from {choices}.")
+        if isinstance(self.classes, str) and self.classes != "auto":
+            raise UserError(f"--classes {self.classes} is unknown: give auto or a number.")
+
+    def _check_numbers(self):
+        for field, least in (
+            ("size", 75),
+            ("batch", 1),
+            ("epochs", 1),
+            ("head_epochs", 0),
+            ("steps", 1),
+            ("checkpoint_every", 1),
+            ("log_every", 1),
+            ("seed", 0),
+            ("allow_corrupt", 0),
+        ):
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise UserError(f"{flag(field)} {value} is too small: give {least} or more.")
+        if self.seed >= 2**32:
+            raise UserError(f"--seed {self.seed} is too large: give less than 2**32.")
+        for field in ("learning_rate", "head_learning_rate"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise UserError(f"{flag(field)} {value} must be positive.")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"--held-out {self.held_out} must be a share between 0 and 1.")
+
+    @property
+    def recipe_name(self):
+        """The recipe's name, with `auto` decided."""
+        if self.recipe != "auto":
+            return self.recipe
+        return "cpu-demo" if self.weights is None else "fine-tune"
 
     def recipe_values(self):
         """The recipe, with what the flags say in its place."""
         given = {
             key: value
-            for key in ("batch", "epochs", "learning_rate")
+            for key in ("batch", "epochs", "learning_rate", "head_epochs", "head_learning_rate")
             if (value := getattr(self, key)) is not None
         }
-        return dataclasses.replace(RECIPES[self.recipe], **given)
+        return dataclasses.replace(RECIPES[self.recipe_name], **given)
 
 
 def flag(field):

@@ -1,12 +1,28 @@
 """Where images come from, and in which order and batches they are trained on and evaluated."""
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from inception_tf import preprocessing
+from inception_tf import folders, preprocessing
 from inception_tf.errors import UserError
+
+
+class Images(Protocol):
+    """One part of a data set, wherever its images lie.
+
+    Attributes:
+        labels: int32 [n], from 0.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self): ...
+
+    def reader(self):
+        """A function from an index, an int64 tensor, to uint8 [height, width, 1 or 3], for tf.data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +40,27 @@ class Split:
     def __len__(self):
         return len(self.labels)
 
+    def reader(self):
+        """A function from an index, a tensor, to uint8 [height, width, 1 or 3]."""
+        images = tf.constant(self.images)
+        return lambda index: images[index]
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set: its two splits and the names of its classes, in the order of the labels."""
+    """A data set.
 
-    train: Split
-    validation: Split
+    Attributes:
+        train: `Images` to train on.
+        validation: `Images` held out.
+        class_names: in the order of the labels.
+        record: what split.json keeps of which image went where; None where that never differs.
+    """
+
+    train: Images
+    validation: Images
     class_names: tuple[str, ...]
+    record: dict | None = None
 
 
 def digits():
@@ -59,7 +88,22 @@ def digits():
 SOURCES = {"digits": digits}
 
 
-def training_batches(split, *, size, batch, seed, first_step, last_step):
+def load(config, recorded=None):
+    """The data set of --data.
+
+    Args:
+        config: a `TrainConfig`.
+        recorded: the record of the run that is resumed.
+
+    Raises:
+        UserError: it is not there, or cannot be trained on.
+    """
+    if config.data in SOURCES:
+        return SOURCES[config.data]()
+    return Data(*folders.load(config.data, config.held_out, config.allow_corrupt, recorded))
+
+
+def training_batches(split, *, size, batch, seed, distortion, first_step, last_step):
     """The batches of steps `first_step` to `last_step` (exclusive), the same wherever a run is resumed.
 
     Every image comes once an epoch, in an order of that epoch; a batch may cross from one epoch into the
@@ -68,7 +112,7 @@ def training_batches(split, *, size, batch, seed, first_step, last_step):
     Returns:
         `tf.data.Dataset` of (float32 [batch, size, size, 3] in [-1, 1], int32 [batch]).
     """
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    read, labels = split.reader(), tf.constant(split.labels)
     count = len(split)
 
     def example(position):
@@ -77,7 +121,7 @@ def training_batches(split, *, size, batch, seed, first_step, last_step):
             position % count, seed=tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=count - 1
         )
         key = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), index)
-        return preprocessing.training_image(images[index], size, key), labels[index]
+        return preprocessing.training_image(read(index), size, key, distortion), labels[index]
 
     return (
         tf.data.Dataset.range(first_step * batch, last_step * batch)
@@ -94,12 +138,12 @@ def evaluation_batches(split, *, size, batch):
         `tf.data.Dataset` of (float32 [batch, size, size, 3] in [-1, 1], int32 [batch], float32 [batch]
         weights, 1 for an image and 0 for filling).
     """
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    read, labels = split.reader(), tf.constant(split.labels)
     count = len(split)
 
     def example(position):
         index = tf.minimum(position, count - 1)
-        image = preprocessing.evaluation_image(images[index], size)
+        image = preprocessing.evaluation_image(read(index), size)
         return image, labels[index], tf.cast(position < count, tf.float32)
 
     filled = -(-count // batch) * batch

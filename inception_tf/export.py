@@ -14,11 +14,11 @@ import tensorflow as tf
 CHECK = Path(__file__).with_name("saved_model_check.py")
 
 
-def export_saved_model(model, directory):
+def export_saved_model(model, directory, class_names):
     """Writes `model` as a SavedModel: written beside, then renamed.
 
     Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] in [-1, 1], and gives
-    `probabilities`, float32 [batch, classes].
+    `probabilities`, float32 [batch, classes]; assets/class_names.txt names the classes in order, one a line.
 
     Raises:
         FileExistsError: `directory` exists.
@@ -36,7 +36,11 @@ def export_saved_model(model, directory):
         lambda images: {"probabilities": model(images, training=False)},
         input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")],
     )
-    archive.write_out(str(beside), verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        names = Path(folder, "class_names.txt")
+        names.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8", newline="\n")
+        archive.track(_table(names))
+        archive.write_out(str(beside), verbose=False)
     os.replace(beside, directory)
 
 
@@ -64,6 +68,18 @@ def largest_difference(model, directory, images):
         if process.returncode:
             raise RuntimeError(f"{directory} could not be reloaded with TensorFlow alone:\n{process.stderr}")
         return float(np.abs(np.load(outputs) - _main_output(model)(images, training=False).numpy()).max())
+
+
+def _table(path):
+    """From the number of a line to the line; an archive takes along as an asset what a table is read from."""
+    initializer = tf.lookup.TextFileInitializer(
+        str(path),
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+        tf.string,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+    )
+    return tf.lookup.StaticHashTable(initializer, default_value="")
 
 
 def _main_output(model):

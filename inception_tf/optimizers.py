@@ -26,16 +26,35 @@ class RMSprop(keras.optimizers.RMSprop):
         return {**super().get_config(), "initial_accumulator": self.initial_accumulator}
 
 
+class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of the head's stage, then that of the whole network, lowered from there on in steps.
+
+    Args:
+        recipe: a `Recipe`.
+        steps_per_epoch: steps, possibly broken, that show every image once.
+    """
+
+    def __init__(self, recipe, steps_per_epoch):
+        self._head_steps = recipe.head_steps(steps_per_epoch)
+        self._head = recipe.head_learning_rate
+        self._whole = keras.optimizers.schedules.ExponentialDecay(
+            recipe.learning_rate,
+            decay_steps=max(1, round(recipe.decay_epochs * steps_per_epoch)),
+            decay_rate=recipe.learning_rate_decay,
+            staircase=True,
+        )
+
+    def __call__(self, step):
+        return keras.ops.where(step < self._head_steps, self._head, self._whole(step - self._head_steps))
+
+    def get_config(self):
+        return {"head_steps": self._head_steps, "head": self._head, "whole": self._whole.get_config()}
+
+
 def make_optimizer(recipe, steps_per_epoch):
-    """RMSProp with the recipe's learning rate, lowered in steps."""
-    schedule = keras.optimizers.schedules.ExponentialDecay(
-        recipe.learning_rate,
-        decay_steps=max(1, round(recipe.decay_epochs * steps_per_epoch)),
-        decay_rate=recipe.learning_rate_decay,
-        staircase=True,
-    )
+    """RMSProp with the recipe's learning rates."""
     return RMSprop(
-        schedule,
+        StagedLearningRate(recipe, steps_per_epoch),
         rho=recipe.rms_decay,
         momentum=recipe.momentum,
         epsilon=recipe.epsilon,

@@ -4,35 +4,88 @@ import math
 
 import tensorflow as tf
 
+from inception_tf import inputs
+from inception_tf.weights.card import Preprocessing
+
 MAXIMUM_ANGLE = math.radians(10)  # by which a training image is turned at most, either way
 MAXIMUM_ZOOM = 0.1  # share of its size by which it is shrunk or enlarged at most
-MAXIMUM_SHIFT = 2.0  # pixels of the original image by which it is moved at most, along each axis
+MAXIMUM_SHIFT = 1 / 14  # share of its size by which it is moved at most, along each axis
+CROP_AREA = (0.08, 1.0)  # share of the image's area that a crop shows (GoogLeNet, section 6)
+CROP_ASPECT = (3 / 4, 4 / 3)  # width of a crop by its height (the same)
 
 
-def evaluation_image(image, size):
-    """The whole image at the network's size.
+def evaluation_image(image, size, preprocessing=Preprocessing()):  # noqa: B008
+    """The middle of an image at the network's size; by default the whole image, in [-1, 1].
 
     Args:
         image: uint8 [height, width, 1 or 3].
         size: height and width of the result, in pixels.
+        preprocessing: a `weights.Preprocessing`, which says how.
 
     Returns:
-        float32 [size, size, 3] in [-1, 1].
+        float32 [size, size, 3].
     """
-    return _network_range(tf.image.resize(tf.cast(image, tf.float32), (size, size)))
+    if preprocessing.central_fraction != 1:
+        image = tf.image.central_crop(image, preprocessing.central_fraction)
+    image = RESIZE[preprocessing.resize](tf.cast(image, tf.float32), (size, size))
+    if image.shape[-1] == 1:
+        image = tf.image.grayscale_to_rgb(image)
+    return inputs.rescale(image, preprocessing.scale)
 
 
-def training_image(image, size, seed):
-    """As `evaluation_image`, of the image turned, zoomed and moved a little over a black ground.
+def _resize_tf1(image, size):
+    """slim's: the corners of the pixels lie on the grid, not their centres."""
+    return tf.compat.v1.image.resize_bilinear(image[None], size)[0]
+
+
+def _resize_bicubic(image, size):
+    """Pillow's: antialiased, and without the values beyond black and white that it would add."""
+    return tf.clip_by_value(tf.image.resize(image, size, "bicubic", antialias=True), 0.0, 255.0)
+
+
+RESIZE = {"bilinear": tf.image.resize, "bilinear_tf1": _resize_tf1, "bicubic": _resize_bicubic}
+
+
+def training_image(image, size, seed, distortion):
+    """As `evaluation_image`, of the image distorted at random.
 
     Args:
         image: uint8 [height, width, 1 or 3].
         size: height and width of the result, in pixels.
         seed: int [2]; the same seed distorts the image in the same way.
+        distortion: a key of `DISTORTIONS`.
     """
+    return _network_range(DISTORTIONS[distortion](image, size, seed))
+
+
+def affine_distortion(image, size, seed):
+    """The image turned, zoomed and moved a little over a black ground: float32 in [0, 255]."""
     angle, zoom, *shift = tf.unstack(tf.random.stateless_uniform([4], seed, -1.0, 1.0))
-    shift = [MAXIMUM_SHIFT * each for each in shift]
-    return _network_range(affine(image, size, MAXIMUM_ANGLE * angle, 1.0 + MAXIMUM_ZOOM * zoom, shift))
+    height, width = _height_width(image)
+    shift = [MAXIMUM_SHIFT * width * shift[0], MAXIMUM_SHIFT * height * shift[1]]
+    return affine(image, size, MAXIMUM_ANGLE * angle, 1.0 + MAXIMUM_ZOOM * zoom, shift)
+
+
+def inception_distortion(image, size, seed):
+    """A part of the image, drawn by area and aspect, resized and mirrored or not: float32 in [0, 255]."""
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_ASPECT,
+        area_range=CROP_AREA,
+    )
+    top, left, _ = tf.unstack(begin)
+    height, width, _ = tf.unstack(extent)
+    crop = image[top : top + height, left : left + width]
+    resized = tf.image.resize(tf.cast(crop, tf.float32), (size, size))
+    return tf.image.stateless_random_flip_left_right(
+        resized, tf.random.experimental.stateless_fold_in(seed, 1)
+    )
+
+
+DISTORTIONS = {"affine": affine_distortion, "inception": inception_distortion}
 
 
 def affine(image, size, angle, zoom, shift):
@@ -48,7 +101,7 @@ def affine(image, size, angle, zoom, shift):
     Returns:
         float32 [size, size, channels] in [0, 255].
     """
-    height, width = image.shape[:2]
+    height, width = _height_width(image)
     cos, sin = tf.cos(angle) / zoom, tf.sin(angle) / zoom
     # From the coordinates of a pixel of the result to those of the pixel of `image` that it shows.
     xx, xy = cos * width / size, -sin * height / size
@@ -63,6 +116,13 @@ def affine(image, size, angle, zoom, shift):
         fill_value=0.0,
         interpolation="BILINEAR",
     )[0]
+
+
+def _height_width(image):
+    """Numbers where the shape is static, else tensors."""
+    if image.shape[0] is not None and image.shape[1] is not None:
+        return image.shape[:2]
+    return tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
 
 
 def _network_range(image):

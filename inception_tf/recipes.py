@@ -1,6 +1,7 @@
-"""Training recipes as data: the paper's as written, and the embedded job's own."""
+"""Training recipes as data: the paper's as written, the embedded job's own, and one for fine-tuning."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +14,16 @@ class Recipe:
         learning_rate: the first learning rate.
         learning_rate_decay: factor on the learning rate ...
         decay_epochs: ... every so many epochs, in steps.
+        head_epochs: passes before those, in which the last layer alone is trained.
+        head_learning_rate: the learning rate of these passes.
         rms_decay: decay of RMSProp's mean of squared gradients.
         momentum: RMSProp's momentum.
         epsilon: added to the mean square, inside the root.
         initial_accumulator: where the mean square starts: 1.0 in TensorFlow 1, 0.0 in Keras.
         batch_norm_momentum: decay of batch norm's moving statistics.
         average_decay: decay of the running average of the parameters, at most; (1 + n) / (10 + n) at step n.
+        distortion: of training images: `affine` turns, zooms and moves them a little; `inception` crops a
+            part by area and aspect and mirrors it.
         source: where the numbers come from.
     """
 
@@ -27,13 +32,20 @@ class Recipe:
     learning_rate: float
     learning_rate_decay: float
     decay_epochs: int
+    head_epochs: int
+    head_learning_rate: float
     rms_decay: float
     momentum: float
     epsilon: float
     initial_accumulator: float
     batch_norm_momentum: float
     average_decay: float
+    distortion: Literal["affine", "inception"]
     source: str
+
+    def head_steps(self, steps_per_epoch):
+        """Steps in which the last layer alone is trained."""
+        return round(self.head_epochs * steps_per_epoch)
 
 
 RECIPES = {
@@ -43,14 +55,17 @@ RECIPES = {
         learning_rate=0.045,
         learning_rate_decay=0.94,
         decay_epochs=2,
+        head_epochs=0,
+        head_learning_rate=0.045,
         rms_decay=0.9,
         momentum=0.9,
         epsilon=1.0,
         initial_accumulator=1.0,
         batch_norm_momentum=0.9997,
         average_decay=0.9999,
-        source="section 4; batch, epochs, momentum of RMSProp and average_decay are not in the paper: "
-        "20 replicas x 32, the figures' axes, and slim's and research/inception's values",
+        distortion="inception",
+        source="section 4; batch, epochs, momentum of RMSProp, average_decay and distortion are not in the "
+        "paper: 20 replicas x 32, the figures' axes, and slim's, research/inception's and GoogLeNet's values",
     ),
     "cpu-demo": Recipe(
         batch=32,
@@ -58,13 +73,33 @@ RECIPES = {
         learning_rate=0.001,
         learning_rate_decay=0.5,
         decay_epochs=1,
+        head_epochs=0,
+        head_learning_rate=0.001,
         rms_decay=0.9,
         momentum=0.9,
         epsilon=0.001,
         initial_accumulator=1.0,
         batch_norm_momentum=0.9,
         average_decay=0.99,
+        distortion="affine",
         source="tuned here for 4,500 digits and five epochs; not the paper's, whose epsilon and average are "
         "for hundreds of thousands of steps",
+    ),
+    "fine-tune": Recipe(
+        batch=32,
+        epochs=10,
+        learning_rate=0.0005,
+        learning_rate_decay=0.8,
+        decay_epochs=1,
+        head_epochs=3,
+        head_learning_rate=0.001,
+        rms_decay=0.9,
+        momentum=0.9,
+        epsilon=0.001,
+        initial_accumulator=1.0,
+        batch_norm_momentum=0.9,
+        average_decay=0.99,
+        distortion="inception",
+        source="tuned here, on a thousand pictures of clothes and the weights of the digits' run",
     ),
 }

@@ -33,24 +33,17 @@ class RunDirectory:
     """A folder with config.json, metrics.jsonl, results.json and whatever else the run writes.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; not made before `open`.
         config: the run's `TrainConfig`, with nothing left open.
 
     Raises:
-        UserError: the folder cannot be written to, is not empty and not to be resumed, or holds the record of
-            a run with another configuration.
+        UserError: the folder is not empty and not to be resumed, or holds the record of a run with another
+            configuration.
     """
 
     def __init__(self, path, config):
         self.path = Path(path)
         self._metrics = self.path / "metrics.jsonl"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.path).close()
-        except OSError as error:
-            raise UserError(
-                f"--run-dir {path} cannot be written to ({error.strerror}): name another folder."
-            ) from error
         recorded = self.path / "config.json"
         if not config.resume:
             if self._is_used():
@@ -66,7 +59,7 @@ class RunDirectory:
 
     def _is_used(self):
         """Whether anything but what an interrupted `write_json` left lies in the folder."""
-        return any(path.suffix != ".tmp" for path in self.path.iterdir())
+        return self.path.is_dir() and any(path.suffix != ".tmp" for path in self.path.iterdir())
 
     def _check_unchanged(self, recorded, config):
         before = _read_json(recorded).get("flags")
@@ -87,21 +80,43 @@ class RunDirectory:
         path = self.path / "results.json"
         return _read_json(path) if path.exists() else None
 
-    def write_config(self, config, recipe, devices):
-        """Writes config.json, unless the run is a resumed one that has it."""
-        path = self.path / "config.json"
-        if not path.exists():
-            write_json(
-                path,
-                {
-                    "flags": _plain(config),
-                    "recipe": dataclasses.asdict(recipe),
-                    "versions": _versions(),
-                    "devices": devices,
-                    "git": _git_state(),
-                    "command": sys.argv,
-                },
-            )
+    @property
+    def split(self):
+        """The record of the pictures trained on, held out and left out, or None."""
+        path = self.path / "split.json"
+        return _read_json(path) if path.exists() else None
+
+    def open(self, config, recipe, data, devices):
+        """Makes the folder and writes what stands before the first step, unless a resumed run has it.
+
+        Args:
+            config: the run's `TrainConfig`.
+            recipe: its `Recipe`.
+            data: its `Data`.
+            devices: their names.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path).close()
+        except OSError as error:
+            raise UserError(
+                f"--run-dir {self.path} cannot be written to ({error.strerror}): name another folder."
+            ) from error
+        record = {
+            "flags": _plain(config),
+            "recipe": dataclasses.asdict(recipe),
+            "class_names": data.class_names,
+            "versions": _versions(),
+            "devices": devices,
+            "git": _git_state(),
+            "command": sys.argv,
+        }
+        for name, content in (("config.json", record), ("split.json", data.record)):
+            if content is not None and not (self.path / name).exists():
+                write_json(self.path / name, content)
 
     def write_results(self, results):
         write_json(self.path / "results.json", results)

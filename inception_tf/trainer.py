@@ -12,6 +12,8 @@ from inception_tf.optimizers import ParameterAverage, make_optimizer
 class Trainer:
     """What one run trains, and the graph that trains it.
 
+    The first steps may be the head's stage: they train the layer `logits` alone, all before it is frozen.
+    Which stage it is follows from the step, so that a checkpoint holds the same variables in both.
     Under several replicas each has batch norm statistics of its own, and draws the same dropout mask.
 
     Args:
@@ -24,11 +26,13 @@ class Trainer:
         model: the network, with a softmax top.
         optimizer: RMSProp, built before the first step.
         average: the `ParameterAverage` of its weights.
+        head_steps: steps of the head's stage.
     """
 
     def __init__(self, strategy, build_model, recipe, steps_per_epoch):
         self._strategy = strategy
         self._batch = recipe.batch
+        self.head_steps = recipe.head_steps(steps_per_epoch)
         with strategy.scope():
             self.model = build_model()
             # Built here and not in the first step, which would be traced twice and make the slots in a graph.
@@ -37,11 +41,14 @@ class Trainer:
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
         self._logits_model = keras.Model(self.model.input, self.model.get_layer("logits").output)
         self._evaluator = Evaluator(strategy, self._logits_model)
-        self._train_steps = tf.function(self._make_train_steps())
+        head = self.model.get_layer("logits")
+        backbone = [layer for layer in self.model.layers if layer is not head]
+        self._train_head = tf.function(self._make_train_steps(head.trainable_variables, backbone))
+        self._train_whole = tf.function(self._make_train_steps(self.model.trainable_variables, []))
         self._reduce_statistics = tf.function(self._make_reduce_statistics())
 
     def train(self, iterator, count):
-        """Takes `count` steps in one call of the graph.
+        """Takes `count` steps, all of one stage, in one call of the graph.
 
         Args:
             iterator: over what `strategies.distribute` made of a dataset of (images, labels), in batches of
@@ -51,7 +58,9 @@ class Trainer:
         Returns:
             the means over these steps of the loss (nats) and of the top-1 error (a fraction).
         """
-        loss, top1_error = self._train_steps(iterator, tf.constant(count)).numpy().tolist()
+        is_head_stage = self.optimizer.iterations.value.numpy() < self.head_steps
+        train_steps = self._train_head if is_head_stage else self._train_whole
+        loss, top1_error = train_steps(iterator, tf.constant(count)).numpy().tolist()
         return loss, top1_error
 
     def evaluate(self, batches):
@@ -99,8 +108,8 @@ class Trainer:
 
         return reduce_statistics
 
-    def _make_train_steps(self):
-        variables = self.model.trainable_variables
+    def _make_train_steps(self, variables, frozen):
+        """The graph of steps that train `variables`; the batch norms of the `frozen` layers stand still."""
 
         def replica_step(images, labels):
             with tf.GradientTape() as tape:
@@ -116,9 +125,22 @@ class Trainer:
 
         def train_steps(iterator, count):
             total = tf.zeros(2)
-            for _ in tf.range(count):
-                values = self._strategy.run(replica_step, args=next(iterator))
-                total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+            with _not_trainable(frozen):
+                for _ in tf.range(count):
+                    values = self._strategy.run(replica_step, args=next(iterator))
+                    total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
             return total / tf.cast(count, tf.float32)
 
         return train_steps
+
+
+@contextlib.contextmanager
+def _not_trainable(layers):
+    """Batch norm of these layers, in a graph traced within, takes its moving statistics and keeps them."""
+    for layer in layers:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.trainable = True

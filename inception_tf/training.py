@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import os
 import shutil
 import signal
 import time
@@ -14,7 +13,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from inception_tf import data, strategies
+from inception_tf import data, strategies, weights
 from inception_tf.checkpoints import Checkpoints
 from inception_tf.errors import UserError
 from inception_tf.export import export_saved_model, largest_difference
@@ -22,6 +21,7 @@ from inception_tf.networks import NETWORKS
 from inception_tf.plots import plot_curve
 from inception_tf.run_directory import RunDirectory
 from inception_tf.trainer import Trainer
+from inception_tf.weights import keras_files
 
 # Probabilities of the SavedModel may differ by as much from those of the Keras model.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02}
@@ -42,33 +42,27 @@ def train(config):
     Raises:
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            f"Training runs on TensorFlow: set KERAS_BACKEND=tensorflow, not {keras.backend.backend()}."
-        )
-    if keras.config.image_data_format() != "channels_last":
-        raise UserError("Training needs image_data_format channels_last in keras.json.")
+    _check_keras()
     config = _settle(config)
+    run = RunDirectory(config.run_dir, config)
+    if run.results is not None:
+        print(f"The run in {run.path} is finished: nothing is left to resume.")
+        return run.results
     strategy = strategies.make(config.strategy, config.tpu_name)
-    recipe = config.recipe_values()
     replicas = strategy.num_replicas_in_sync
+    recipe = config.recipe_values()
     if recipe.batch % replicas:
         raise UserError(
             f"--batch {recipe.batch} must be a multiple of the {replicas} replicas of --strategy "
             f"{config.strategy}."
         )
-    source = data.SOURCES[config.data]()
-    last_step = config.steps or round(recipe.epochs * len(source.train) / recipe.batch)
-    if last_step == 0:
+    source = data.load(config, run.split)
+    if config.steps is None and _last_step(config, recipe, source) == 0:
         raise UserError(
             f"--batch {recipe.batch} is too large for {recipe.epochs} epochs of {len(source.train)} images, "
             "not one step: give a smaller one, or more --epochs."
         )
-    run = RunDirectory(config.run_dir, config)
-    if run.results is not None:
-        print(f"The run in {run.path} is finished: nothing is left to resume.")
-        return run.results
-    run.write_config(config, recipe, [device.name for device in tf.config.list_logical_devices()])
+    initial = _initial_weights(config, source)
     print(
         f"{config.model} on {config.data}; {strategy.__class__.__name__}, {replicas} replica(s); {run.path}"
     )
@@ -77,7 +71,16 @@ def train(config):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     with _dtype_policy(config.policy), _stop_signals() as stopped:
-        return _run(config, recipe, strategy, source, last_step, run, stopped)
+        return _Run(config, recipe, strategy, source, initial, run).complete(stopped)
+
+
+def _check_keras():
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"Training runs on TensorFlow: set KERAS_BACKEND=tensorflow, not {keras.backend.backend()}."
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError("Training needs image_data_format channels_last in keras.json.")
 
 
 def _settle(config):
@@ -87,109 +90,211 @@ def _settle(config):
     if policy == "auto":
         policy = "mixed_bfloat16" if strategy == "tpu" else "float32"
     run_dir = config.run_dir or Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}")
-    return dataclasses.replace(config, strategy=strategy, policy=policy, run_dir=run_dir)
-
-
-def _run(config, recipe, strategy, source, last_step, run, stopped):
-    def build_model():
-        return NETWORKS[config.model].builder(
-            input_shape=(config.size, config.size, 3),
-            classes=len(source.class_names),
-            batch_norm_momentum=recipe.batch_norm_momentum,
-        )
-
-    steps_per_epoch = len(source.train) / recipe.batch
-    trainer = Trainer(strategy, build_model, recipe, steps_per_epoch)
-    checkpoints = Checkpoints(run.path / "checkpoints", trainer)
-    step = checkpoints.restore()
-    run.forget_metrics_after(step)
-    if config.resume:
-        print(
-            f"Resuming at step {step} of {last_step}." if step else "No checkpoint yet: starting at step 0."
-        )
-
-    batches = data.training_batches(
-        source.train,
-        size=config.size,
-        batch=recipe.batch,
-        seed=config.seed,
-        first_step=step,
-        last_step=last_step,
-    )
-    iterator = iter(strategies.distribute(strategy, batches))
-    held_out = data.evaluation_batches(
-        source.validation, size=config.size, batch=EVALUATION_BATCH * strategy.num_replicas_in_sync
+    return dataclasses.replace(
+        config, recipe=config.recipe_name, strategy=strategy, policy=policy, run_dir=run_dir
     )
 
-    def evaluate(step):
-        results = trainer.evaluate(held_out)
-        scalars = {f"held_out_{name}": value for name, value in results.items()}
-        run.log({"step": step, "epoch": step / steps_per_epoch, **scalars})
+
+def _last_step(config, recipe, source):
+    epochs = recipe.head_epochs + recipe.epochs
+    return config.steps or round(epochs * len(source.train) / recipe.batch)
+
+
+def _initial_weights(config, source):
+    """The weights of --weights, or None; what --classes asks for is checked."""
+    classes = len(source.class_names)
+    if config.classes not in (None, "auto", classes):
+        raise UserError(
+            f"--classes {config.classes} is wrong for --data {config.data}, which has {classes}: give "
+            f"--classes {classes}, or auto."
+        )
+    if config.weights is None:
+        return None
+    try:
+        initial = weights.read(config.weights, config.model)
+    except ValueError as error:
+        raise UserError(f"--weights: {error}") from error
+    if initial.card is not None and initial.card.network != config.model:
+        raise UserError(
+            f"--weights {config.weights} are those of {initial.card.network}, not of --model {config.model}: "
+            f"give --model {initial.card.network}, or other weights."
+        )
+    if config.classes is None and initial.classes != classes:
+        raise UserError(
+            f"--weights {config.weights} tell {initial.classes or 'no'} classes apart, but --data "
+            f"{config.data} has {classes}: pass --classes auto for a new last layer."
+        )
+    return initial
+
+
+class _Run:
+    """A run under way.
+
+    Args:
+        config: a `TrainConfig`, with nothing left open.
+        recipe: its `Recipe`.
+        strategy: a `tf.distribute.Strategy`.
+        source: the `Data`.
+        initial: the `Weights` to start from, or None.
+        directory: the `RunDirectory`, not open yet.
+    """
+
+    def __init__(self, config, recipe, strategy, source, initial, directory):
+        self._config = config
+        self._recipe = recipe
+        self._strategy = strategy
+        self._source = source
+        self._directory = directory
+        self._gamma = initial is not None and initial.has_gamma
+        self._steps_per_epoch = len(source.train) / recipe.batch
+        self._last_step = _last_step(config, recipe, source)
+        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, self._steps_per_epoch)
+        directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
+        self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
+        replicas = strategy.num_replicas_in_sync
+        batch = min(EVALUATION_BATCH, math.ceil(len(source.validation) / replicas)) * replicas
+        self._held_out = data.evaluation_batches(source.validation, size=config.size, batch=batch)
+
+    def _build_model(self, initial=None):
+        model = NETWORKS[self._config.model].builder(
+            input_shape=(self._config.size, self._config.size, 3),
+            classes=len(self._source.class_names),
+            batch_norm_momentum=self._recipe.batch_norm_momentum,
+            batch_norm_gamma=self._gamma,
+        )
+        if initial is not None:
+            try:
+                weights.assign(model, initial, new_head=self._config.classes is not None)
+            except ValueError as error:
+                raise UserError(f"--weights: {error}") from error
+        return model
+
+    def complete(self, stopped):
+        """Takes the steps that are left, then evaluates and exports.
+
+        Args:
+            stopped: a list that is filled when the run is to stop.
+
+        Returns:
+            the results; None if the run was stopped.
+        """
+        step = self._checkpoints.restore()
+        self._directory.forget_metrics_after(step)
+        if self._config.resume:
+            where = f"Resuming at step {step} of {self._last_step}."
+            print(where if step else "No checkpoint yet: starting at step 0.")
+        step = self._take_steps(step, stopped)
+        self._checkpoints.save(step)
+        if step < self._last_step:
+            print(
+                f"Interrupted, saved at step {step} of {self._last_step}. To go on: the same flags with "
+                f"--resume --run-dir {self._directory.path}"
+            )
+            return None
+        results = {**self._evaluate(step), "steps": step, "epochs": step / self._steps_per_epoch}
+        if not math.isfinite(results["loss"]):
+            raise _not_finite(results["loss"], step, self._trainer.learning_rate())
+        print(_sentence("Averaged weights", results))
+        self._leave_behind(results)
         return results
 
-    with tqdm(
-        total=last_step * recipe.batch, initial=step * recipe.batch, unit=" images", mininterval=1
-    ) as progress:
-        while step < last_step and not stopped:
-            epoch_end = _epoch_end_after(step, steps_per_epoch)
-            boundaries = [
-                _multiple_after(step, every) for every in (config.log_every, config.checkpoint_every)
-            ]
-            count = min(*boundaries, epoch_end, last_step) - step
-            learning_rate = trainer.learning_rate()
-            began = time.monotonic()
-            loss, top1_error = trainer.train(iterator, count)
-            seconds = time.monotonic() - began
-            step += count
-            if not math.isfinite(loss):
-                raise _not_finite(loss, step, recipe)
-            run.log(
-                {
-                    "step": step,
-                    "epoch": step / steps_per_epoch,
-                    "loss": loss,
-                    "top1_error": top1_error,
-                    "learning_rate": learning_rate,
-                    "images_per_second": count * recipe.batch / seconds,
-                }
-            )
-            progress.set_postfix_str(f"loss {loss:.3f}, error {top1_error:.1%}", refresh=False)
-            progress.update(count * recipe.batch)
-            if step == epoch_end and step < last_step:
-                progress.write(_sentence(f"Epoch {round(step / steps_per_epoch)}", evaluate(step)))
-            if step % config.checkpoint_every == 0 and step < last_step:
-                checkpoints.save(step)
-
-    checkpoints.save(step)
-    if step < last_step:
-        print(
-            f"Interrupted, saved at step {step} of {last_step}. To go on: the same flags with --resume "
-            f"--run-dir {run.path}"
+    def _take_steps(self, step, stopped):
+        """Trains from `step` to the last, or until stopped; returns the step then."""
+        batch, last_step = self._recipe.batch, self._last_step
+        batches = data.training_batches(
+            self._source.train,
+            size=self._config.size,
+            batch=batch,
+            seed=self._config.seed,
+            distortion=self._recipe.distortion,
+            first_step=step,
+            last_step=last_step,
         )
-        return None
-    results = {**evaluate(step), "steps": step, "epochs": step / steps_per_epoch}
-    if not math.isfinite(results["loss"]):
-        raise _not_finite(results["loss"], step, recipe)
-    print(_sentence("Averaged weights", results))
-    _leave_behind(run, config, build_model(), trainer.average, held_out, results)
-    return results
+        iterator = iter(strategies.distribute(self._strategy, batches))
+        with tqdm(total=last_step * batch, initial=step * batch, unit=" images", mininterval=1) as progress:
+            while step < last_step and not stopped:
+                count = self._next_stop(step) - step
+                row = self._train(iterator, step, count)
+                step += count
+                progress.set_postfix_str(
+                    f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}", refresh=False
+                )
+                progress.update(count * batch)
+                if step == last_step:
+                    break
+                if step == _epoch_end_after(step - 1, self._steps_per_epoch):
+                    epoch = round(step / self._steps_per_epoch)
+                    progress.write(_sentence(f"Epoch {epoch}", self._evaluate(step)))
+                if step == self._trainer.head_steps:
+                    progress.write("From here on the whole network is trained.")
+                if step % self._config.checkpoint_every == 0:
+                    self._checkpoints.save(step)
+        return step
+
+    def _next_stop(self, step):
+        """The next step after `step` at which something else is to be done than to train on."""
+        stops = [
+            _multiple_after(step, every) for every in (self._config.log_every, self._config.checkpoint_every)
+        ]
+        stops += [_epoch_end_after(step, self._steps_per_epoch), self._last_step]
+        if step < self._trainer.head_steps:
+            stops.append(self._trainer.head_steps)
+        return min(stops)
+
+    def _train(self, iterator, step, count):
+        """Takes `count` steps from `step` on and logs them; returns the row."""
+        learning_rate = self._trainer.learning_rate()
+        began = time.monotonic()
+        loss, top1_error = self._trainer.train(iterator, count)
+        seconds = time.monotonic() - began
+        step += count
+        if not math.isfinite(loss):
+            raise _not_finite(loss, step, learning_rate)
+        row = {
+            "step": step,
+            "epoch": step / self._steps_per_epoch,
+            "loss": loss,
+            "top1_error": top1_error,
+            "learning_rate": learning_rate,
+            "images_per_second": count * self._recipe.batch / seconds,
+        }
+        self._directory.log(row)
+        return row
+
+    def _evaluate(self, step):
+        """Errors of the averaged weights on the held-out images; logged."""
+        results = self._trainer.evaluate(self._held_out)
+        scalars = {f"held_out_{name}": value for name, value in results.items()}
+        self._directory.log({"step": step, "epoch": step / self._steps_per_epoch, **scalars})
+        return results
+
+    def _leave_behind(self, results):
+        """Saves the averaged network in two forms that agree, draws the curve, writes the results."""
+        config, run = self._config, self._directory
+        model = self._build_model()
+        averages = self._trainer.average.values()
+        for variable in model.weights:
+            variable.assign(averages[variable.path])
+        names = self._source.class_names
+        card = weights.Card(config.model, config.size, names, weights.Preprocessing())
+        keras_files.write(model, run.path / "model.keras", card)
+
+        saved_model = run.path / "saved_model"
+        shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
+        export_saved_model(model, saved_model, names)
+        images = next(iter(self._held_out))[0][:CHECKED_IMAGES]
+        results["saved_model_difference"] = _check_export(model, saved_model, images, config.policy)
+        plot_curve(
+            run.read_metrics(), run.path / "curve.png", f"{config.model} on {config.data}, {config.size} px"
+        )
+        run.write_results(results)
+        print(f"All of it is in {run.path}")
 
 
-def _leave_behind(run, config, model, average, held_out, results):
-    """Saves the averaged network in two forms, shows that they agree, draws the curve, writes the results."""
-    averages = average.values()
-    for variable in model.weights:
-        variable.assign(averages[variable.path])
-    beside = run.path / "model.tmp.keras"
-    model.save(beside)
-    os.replace(beside, run.path / "model.keras")
-
-    saved_model = run.path / "saved_model"
-    shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
-    export_saved_model(model, saved_model)
-    images = next(iter(held_out))[0][:CHECKED_IMAGES]
-    difference = results["saved_model_difference"] = largest_difference(model, saved_model, images)
-    tolerance = TOLERANCES[config.policy]
+def _check_export(model, saved_model, images, policy):
+    """The largest difference between `model` and its SavedModel, which must be small."""
+    difference = largest_difference(model, saved_model, images)
+    tolerance = TOLERANCES[policy]
     if not difference <= tolerance:
         raise RuntimeError(
             f"{saved_model}, reloaded with tensorflow alone, differs from the trained network by "
@@ -199,10 +304,7 @@ def _leave_behind(run, config, model, average, held_out, results):
         f"{saved_model} reloaded with tensorflow alone: the same predictions "
         f"(largest difference {difference:.1e} on {len(images)} images)."
     )
-    title = f"{config.model} on {config.data}, {config.size} px"
-    plot_curve(run.read_metrics(), run.path / "curve.png", title)
-    run.write_results(results)
-    print(f"All of it is in {run.path}")
+    return difference
 
 
 def _sentence(subject, results):
@@ -213,10 +315,10 @@ def _sentence(subject, results):
     )
 
 
-def _not_finite(loss, step, recipe):
+def _not_finite(loss, step, learning_rate):
     return UserError(
-        f"The loss is {loss} at step {step}: start again in another --run-dir with a lower --learning-rate "
-        f"than {recipe.learning_rate}."
+        f"The loss is {loss} at step {step}, at a learning rate of {learning_rate:g}: start again in another "
+        "--run-dir with a lower --learning-rate (--head-learning-rate where the last layer alone is trained)."
     )
 
 

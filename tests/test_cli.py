@@ -64,6 +64,12 @@ def test_help_reads_well_without_tensorflow_or_keras(arguments):
         (("--learning-rate=-1",), ("--learning-rate -1", "positive")),
         (("--resume",), ("--resume", "--run-dir")),
         (("--tpu-name", "t", "--strategy", "mirrored"), ("--tpu-name t", "--strategy tpu")),
+        (("--head-epochs", "2"), ("--head-epochs 2", "--weights")),
+        (("--recipe", "fine-tune"), ("--head-epochs 3 of --recipe fine-tune", "--head-epochs 0")),
+        (("--classes", "few"), ("--classes", "few", "auto")),
+        (("--classes", "12"), ("--classes 12", "--data digits", "--classes 10")),
+        (("--held-out", "1"), ("--held-out 1", "between 0 and 1")),
+        (("--weights", "absent.keras"), ("--weights", "absent.keras")),
         (("--frobnicate",), ("--frobnicate",)),
     ],
 )
@@ -99,10 +105,10 @@ def test_models_prints_the_table():
 def test_the_flags_know_every_network_and_recipe():
     assert typing.get_args(Model) == tuple(NETWORKS)
     hints = typing.get_type_hints(TrainConfig)
-    assert set(typing.get_args(hints["recipe"])) == set(recipes.RECIPES)
+    assert set(typing.get_args(hints["recipe"])) == {"auto", *recipes.RECIPES}
 
 
-@pytest.mark.parametrize("field", ["model", "data", "recipe", "policy", "strategy"])
+@pytest.mark.parametrize("field", ["model", "classes", "recipe", "policy", "strategy"])
 def test_python_is_refused_as_the_command_line_is(field):
     with pytest.raises(UserError, match=f"--{field} nonsense"):
         TrainConfig(**{field: "nonsense"})

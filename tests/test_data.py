@@ -35,7 +35,9 @@ def test_the_digits_are_mlxtends_and_split_by_class(digits):
 
 
 def _batches(split, first, last, seed=0, batch=4):
-    dataset = data.training_batches(split, size=75, batch=batch, seed=seed, first_step=first, last_step=last)
+    dataset = data.training_batches(
+        split, size=75, batch=batch, seed=seed, distortion="affine", first_step=first, last_step=last
+    )
     return list(dataset.as_numpy_iterator())
 
 
@@ -124,15 +126,48 @@ def test_training_images_are_distorted_within_the_limits(monkeypatch):
 
     monkeypatch.setattr(preprocessing, "affine", affine)
     for i in range(300):
-        preprocessing.training_image(None, 75, [0, i])
-    limits = [(-np.pi / 18, np.pi / 18), (0.9, 1.1), (-2, 2), (-2, 2)]
+        preprocessing.training_image(np.zeros((28, 42, 1), np.uint8), 75, [0, i], "affine")
+    limits = [(-np.pi / 18, np.pi / 18), (0.9, 1.1), (-3, 3), (-2, 2)]
     for values, (low, high) in zip(np.array(seen).T, limits, strict=True):
         assert low <= values.min() < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < values.max() <= high
 
 
-def test_a_seed_distorts_in_one_way():
-    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
-    first, again, other = (preprocessing.training_image(image, 75, [0, i]).numpy() for i in (1, 1, 2))
+@pytest.mark.parametrize("distortion", preprocessing.DISTORTIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_seed_distorts_in_one_way(distortion, channels):
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, channels), np.uint8)
+    first, again, other = (
+        preprocessing.training_image(image, 75, [0, i], distortion).numpy() for i in (1, 1, 2)
+    )
     assert (first == again).all() and (first != other).any()
     assert first.shape == (75, 75, 3) and first.min() >= -1 and first.max() <= 1
+
+
+@pytest.mark.parametrize("distortion", preprocessing.DISTORTIONS)
+def test_an_image_of_unknown_size_is_distorted_as_one_of_known_size(distortion):
+    image = np.random.default_rng(0).integers(0, 256, (31, 57, 3), np.uint8)
+    dynamic = tf.function(
+        lambda pixels: preprocessing.training_image(pixels, 75, [0, 1], distortion),
+        input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
+    )
+    known = preprocessing.training_image(image, 75, [0, 1], distortion)
+    np.testing.assert_allclose(dynamic(image), known, atol=1e-4)
+
+
+def test_crops_are_of_the_area_and_aspect_asked_for_and_mirrored_half_the_time():
+    # What a pixel shows is where it lies: red is its row, green its column.
+    side = 240
+    image = np.zeros((side, side, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.indices((side, side))
+    areas, aspects, mirrored = [], [], []
+    for i in range(200):
+        crop = preprocessing.inception_distortion(image, 75, [0, i]).numpy()
+        height = (crop[-1, 0, 0] - crop[0, 0, 0]) / side * 75 / 74
+        width = (crop[0, -1, 1] - crop[0, 0, 1]) / side * 75 / 74
+        areas.append(height * abs(width))
+        aspects.append(abs(width) / height)
+        mirrored.append(width < 0)
+    assert 0.07 < min(areas) < 0.15 and 0.85 < max(areas) < 1.02
+    assert 0.7 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.4
+    assert 0.4 < np.mean(mirrored) < 0.6

@@ -7,6 +7,8 @@ import tensorflow as tf
 from inception_tf import InceptionV3
 from inception_tf.export import export_saved_model, largest_difference
 
+DIGITS = tuple(str(digit) for digit in range(10))
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -16,7 +18,7 @@ def model():
 @pytest.fixture(scope="module")
 def saved_model(model, tmp_path_factory):
     directory = tmp_path_factory.mktemp("export") / "saved_model"
-    export_saved_model(model, directory)
+    export_saved_model(model, directory, DIGITS)
     return directory
 
 
@@ -37,17 +39,25 @@ def test_a_process_with_tensorflow_alone_gives_the_same(model, saved_model):
 
 def test_the_auxiliary_head_is_left_out(tmp_path):
     model = InceptionV3(input_shape=(107, 107, 3), classes=10, width_multiplier=0.1, auxiliary_head=True)
-    export_saved_model(model, tmp_path / "saved_model")
+    export_saved_model(model, tmp_path / "saved_model", DIGITS)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 107, 107, 3)).astype(np.float32)
     assert largest_difference(model, tmp_path / "saved_model", images) < 1e-6
 
 
 def test_an_existing_export_is_not_written_over(model, saved_model):
     with pytest.raises(FileExistsError, match="saved_model"):
-        export_saved_model(model, saved_model)
+        export_saved_model(model, saved_model, DIGITS)
 
 
 def test_a_damaged_export_is_noticed(model, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"nothing")
     with pytest.raises(RuntimeError, match="could not be reloaded"):
         largest_difference(model, tmp_path, np.zeros((1, 75, 75, 3), np.float32))
+
+
+def test_the_class_names_move_with_the_directory(tmp_path):
+    model = InceptionV3(input_shape=(75, 75, 3), classes=2, width_multiplier=0.1)
+    export_saved_model(model, tmp_path / "saved_model", ("chat noir", "œuf"))
+    moved = (tmp_path / "saved_model").rename(tmp_path / "moved")
+    assert (moved / "assets" / "class_names.txt").read_text(encoding="utf-8") == "chat noir\nœuf\n"
+    assert largest_difference(model, moved, np.zeros((1, 75, 75, 3), np.float32)) < 1e-6

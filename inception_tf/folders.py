@@ -1,0 +1,242 @@
+"""A user's own pictures: a folder of class folders, listed, checked and split before the first step."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from inception_tf.errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png")
+HELD_OUT_NAMES = ("val", "validation")
+SPLIT_NAMES = {"train", "test", "valid", *HELD_OUT_NAMES}
+MAXIMUM_PIXELS = 100_000_000  # above which a picture counts as corrupt, by its header
+LISTED = 10  # names that a message lists
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Files and labels.
+
+    Attributes:
+        paths: of JPEG and PNG files.
+        labels: int32 [n], from 0.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def reader(self):
+        """A function from an index, a tensor, to uint8 [height, width, 3]."""
+        paths = tf.constant([os.fsencode(path) for path in self.paths])
+        return lambda index: read_picture(paths[index])
+
+
+def read_picture(path):
+    """The pixels of a JPEG or PNG file, whatever its ending: grey, palette, alpha, 16 bits and CMYK as RGB.
+
+    Args:
+        path: string tensor [].
+
+    Returns:
+        uint8 [height, width, 3]; alpha is dropped.
+
+    Raises:
+        tf.errors.OpError: the file is missing, damaged, of another kind, or of more than 100 megapixels.
+    """
+    content = tf.io.read_file(path)
+    is_jpeg = tf.io.is_jpeg(content)
+    is_png = tf.strings.substr(content, 0, len(PNG_SIGNATURE)) == PNG_SIGNATURE
+    tf.debugging.Assert(is_jpeg | is_png, [path, "is no JPEG or PNG"])
+    sides = tf.cond(
+        is_jpeg,
+        lambda: tf.io.extract_jpeg_shape(content)[:2],
+        lambda: tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False),
+    )
+    pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
+    with tf.control_dependencies([tf.debugging.Assert(pixels <= MAXIMUM_PIXELS, [path, "is too large"])]):
+        return tf.ensure_shape(
+            tf.io.decode_image(content, channels=3, expand_animations=False), (None, None, 3)
+        )
+
+
+def load(root, held_out, allow_corrupt, recorded=None):
+    """Lists, checks and splits the pictures of a folder.
+
+    A class is a top-level folder, its pictures are all in it, at any depth; what is hidden is left out.
+    With the two folders `train` and `val` (or `validation`) on top, these are the splits.
+
+    Args:
+        root: the folder.
+        held_out: share of each class that is held out where there is no `val`; at least one of two or more.
+        allow_corrupt: pictures that may be left out because they cannot be decoded.
+        recorded: the record of the run to resume; None for a new run.
+
+    Returns:
+        (train, validation, class names, record): two `Pictures`, the names by label, and for each part a dict
+        from the class to its paths, relative to `root`, beside the list of the pictures left out.
+
+    Raises:
+        UserError: nothing to train on, too much that is corrupt, or no longer what was recorded.
+    """
+    root = Path(root)
+    found = _find(root)
+    if recorded is None:
+        record = _record(root, found, held_out, allow_corrupt)
+    else:
+        record = _check_unchanged(root, found, recorded)
+    class_names = tuple(record["train"])
+    train, validation = (_pictures(root, record[part], class_names) for part in ("train", "held_out"))
+    return train, validation, class_names, record
+
+
+def _find(root):
+    """The pictures below `root`: dict from the part ("train" and "held_out", or "all") to class to paths."""
+    if not root.is_dir():
+        raise UserError(
+            f"--data {root} is neither digits nor a folder: give the path of a folder of class folders."
+        )
+    names = _visible_folders(root)
+    held_out = next((name for name in names if name.lower() in HELD_OUT_NAMES), None)
+    if sorted(name.lower() for name in names) == ["train", (held_out or "").lower()]:
+        train = next(name for name in names if name != held_out)
+        parts = {"train": _classes(root, train), "held_out": _classes(root, held_out)}
+        if unknown := sorted(set(parts["held_out"]) - set(parts["train"])):
+            raise UserError(f"--data {root / held_out} has classes that {train} has not: {_list(unknown)}.")
+        return parts
+    if names and SPLIT_NAMES.issuperset(name.lower() for name in names):
+        raise UserError(
+            f"--data {root} holds the folders {_list(names)}: give one with train and val alone, or one of "
+            "class folders, of which a part is held out."
+        )
+    return {"all": _classes(root, "")}
+
+
+def _classes(root, part):
+    """Dict from the class folders of `root / part`, by name, to their pictures' paths, relative to `root`."""
+    folder = root / part
+    names = _visible_folders(folder)
+    if len(names) < 2:
+        has = f"only one class folder, {names[0]}" if names else "no class folders"
+        raise UserError(
+            f"--data {folder} holds {has}: put the pictures of each class, two or more, in its own."
+        )
+    if odd := [name for name in names if name.encode("utf-8", "ignore").decode().splitlines() != [name]]:
+        raise UserError(
+            f"--data {folder}: {odd[0]!r} cannot be the name of a class, give it one line of UTF-8."
+        )
+    classes = {name: _paths(root, Path(part, name)) for name in names}
+    if empty := [name for name, paths in classes.items() if not paths]:
+        raise UserError(
+            f"--data {folder} has class folders without pictures ({', '.join(ENDINGS)}): {_list(empty)}; "
+            "fill or remove them."
+        )
+    return classes
+
+
+def _visible_folders(folder):
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"--data {folder} cannot be read: {error.strerror}.") from error
+
+
+def _paths(root, folder):
+    """All pictures in `root / folder`, at any depth, relative to `root`, in order."""
+
+    def refuse(error):
+        raise UserError(f"--data {error.filename} cannot be read: {error.strerror}.") from error
+
+    paths = []
+    for parent, folders, files in os.walk(root / folder, onerror=refuse):
+        folders[:] = [name for name in folders if name[0] != "."]
+        pictures = [name for name in files if name[0] != "." and name.lower().endswith(ENDINGS)]
+        paths += [Path(parent, name).relative_to(root).as_posix() for name in pictures]
+    return sorted(paths)
+
+
+def _record(root, found, held_out, allow_corrupt):
+    """Decodes every picture, leaves out what is corrupt, and makes the held-out part if there is none."""
+    skipped = _corrupt(root, _all_paths(found))
+    if skipped:
+        named = f"{len(skipped)} of {len(_all_paths(found))} pictures of --data {root} cannot be decoded"
+        if len(skipped) > allow_corrupt:
+            raise UserError(
+                f"{named}: {_list(skipped)}; mend or remove them, or leave them out with --allow-corrupt "
+                f"{len(skipped)}."
+            )
+        print(f"{named} and are left out: {_list(skipped)}.")
+    left = set(skipped)
+    good = {
+        part: {name: [path for path in paths if path not in left] for name, paths in classes.items()}
+        for part, classes in found.items()
+    }
+    if "all" in good:
+        parts = {name: _hold_out(paths, held_out) for name, paths in good["all"].items()}
+        good = {
+            "train": {name: train for name, (train, _) in parts.items()},
+            "held_out": {name: rest for name, (_, rest) in parts.items()},
+        }
+    if empty := [name for name, paths in good["train"].items() if not paths]:
+        raise UserError(f"--data {root} has no whole picture to train on of the classes {_list(empty)}.")
+    if not any(good["held_out"].values()):
+        raise UserError(f"--data {root} has too few pictures to hold any out: give two or more of a class.")
+    return {**good, "skipped": skipped}
+
+
+def _hold_out(paths, share):
+    """(to train on, held out): which are held out follows from their names alone, so that runs compare."""
+    count = min(max(1, round(share * len(paths))), len(paths) - 1) if len(paths) > 1 else 0
+    by_hash = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path)).digest())
+    return sorted(by_hash[count:]), sorted(by_hash[:count])
+
+
+def _corrupt(root, paths):
+    """Those of `paths` that cannot be decoded; all are tried."""
+    read = Pictures(tuple(root / path for path in paths), np.zeros(len(paths))).reader()
+
+    def decoded(index):
+        with tf.control_dependencies([read(index)]):
+            return tf.identity(index)
+
+    tried = tf.data.Dataset.range(len(paths)).map(
+        decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
+    )
+    whole = set(tqdm(tried.ignore_errors().as_numpy_iterator(), "Checking", len(paths), unit=" pictures"))
+    return [path for index, path in enumerate(paths) if index not in whole]
+
+
+def _check_unchanged(root, found, recorded):
+    now = set(_all_paths(found))
+    try:
+        before = {*recorded["skipped"], *_all_paths({part: recorded[part] for part in ("train", "held_out")})}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"split.json in --run-dir is damaged ({error!r}): start again in another.") from error
+    if now != before:
+        raise UserError(
+            f"--data {root} has changed since the run was started, {len(now - before)} pictures more and "
+            f"{len(before - now)} less ({_list(sorted(now ^ before))}): bring it back, or start again in "
+            "another --run-dir."
+        )
+    return recorded
+
+
+def _all_paths(parts):
+    return [path for classes in parts.values() for paths in classes.values() for path in paths]
+
+
+def _pictures(root, classes, class_names):
+    paths = [(root / path, class_names.index(name)) for name, paths in classes.items() for path in paths]
+    return Pictures(tuple(path for path, _ in paths), np.array([label for _, label in paths], np.int32))
+
+
+def _list(names):
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
