@@ -16,7 +16,9 @@ SHARED_ARGUMENTS = """
 
     Args:
         include_top: whether the top, pooling to predictions, is part of the model.
-        weights: None (random initialisation) or the path of a `.weights.h5` or `.keras` file.
+        weights: None (random initialisation), the name of a release ("imagenet"; see `RELEASES`), which is
+            downloaded and kept, or the path of a file: `.keras`, `.weights.h5`, keras.applications' .h5,
+            slim's or facenet's TensorFlow 1 checkpoint, timm's or facenet-pytorch's .safetensors or .pth.
         input_tensor: a Keras tensor to use as the image, (batch, height, width, channels); optional.
         input_shape: (height, width, channels) of the image, each side at least 75 or None; by default the
             published size with a top, (None, None, 3) without; the values lie in [-1, 1].
@@ -85,6 +87,7 @@ class Arguments:
         ValueError: an argument is out of its range, or two contradict each other.
     """
 
+    network: str
     include_top: bool
     weights: str | os.PathLike | None
     input_tensor: keras.KerasTensor | None
@@ -114,14 +117,8 @@ class Arguments:
             image_data_format=data_format,
         )
         require(
-            self.weights is None
-            or (
-                isinstance(self.weights, (str, os.PathLike))
-                and self.weights != "imagenet"
-                and os.path.isfile(self.weights)
-            ),
-            "`weights` must be None or the path of an existing .weights.h5 or .keras file "
-            "('imagenet' is not available yet).",
+            self.weights is None or isinstance(self.weights, (str, os.PathLike)),
+            "`weights` must be None, the name of a release or the path of a file.",
             weights=self.weights,
         )
         require(

@@ -121,7 +121,7 @@ def InceptionResNetV1(
     auxiliary_head=False,
 ):
     """Inception-ResNet-v1 as the paper draws it (Figure 15): 22.8 M parameters, 6.2 G multiply-adds."""
-    network = Network(**locals())
+    network = Network(network="inception_resnet_v1", **locals())
     x, last_17x17 = inception_resnet_v1(network, residual_scale)
     return network.model(x, auxiliary_features=last_17x17)
 
@@ -156,7 +156,7 @@ def InceptionResNetV1Facenet(
     linear bottleneck with batch norm, then the L2-normalised embedding (`classes=None`, the default) or a
     softmax over identities in place of the normalisation (`classes=N`).
     """
-    network = Network(**locals(), default_size=160)
+    network = Network(network="inception_resnet_v1_facenet", **locals(), default_size=160)
     x, last_17x17 = inception_resnet_v1(network, residual_scale)
     x = inception_resnet_c(x, network.block("inception_resnet_c_6"), scale=1.0, activation=None)
     return network.model(x, auxiliary_features=last_17x17)

@@ -97,7 +97,7 @@ def InceptionResNetV2(
     auxiliary_head=False,
 ):
     """Inception-ResNet-v2 as the paper draws it (Figure 15): 32.5 M parameters, 9.3 G multiply-adds."""
-    network = Network(**locals())
+    network = Network(network="inception_resnet_v2", **locals())
     block = network.block
     scale_a, scale_b, scale_c = residual_scale
 
@@ -138,7 +138,7 @@ def InceptionResNetV2Slim(
     The stem is Inception-v3's, followed by one Inception block; there are 10, 20 and 10 residual blocks, the
     last with scale 1.0 and no ReLU, and a 1x1 convolution to 1536 before the top.
     """
-    network = Network(**locals())
+    network = Network(network="inception_resnet_v2_slim", **locals())
     block = network.block
     scale_a, scale_b, scale_c = residual_scale
 

@@ -107,7 +107,7 @@ def InceptionV3(
     auxiliary_head=False,
 ):
     """Inception-v3 as released (reference [15]): 23.9 M parameters, 5.7 G multiply-adds."""
-    network = Network(**locals())
+    network = Network(network="inception_v3", **locals())
     block = network.block
 
     x = stem_v3(network.input, block("stem"))

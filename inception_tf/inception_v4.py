@@ -94,7 +94,7 @@ def InceptionV4(
     auxiliary_head=False,
 ):
     """Inception-v4 (Figure 9): 42.7 M parameters, 12.3 G multiply-adds."""
-    network = Network(**locals())
+    network = Network(network="inception_v4", **locals())
     block = network.block
 
     x = stem(network.input, block)

@@ -16,7 +16,7 @@ class Network(Arguments):
 
     def __post_init__(self):
         super().__post_init__()
-        self._weights = None if self.weights is None else weights.read(self.weights, self.name)
+        self._weights = None if self.weights is None else weights.read(self.weights, self.network)
         gamma = self.batch_norm_gamma
         if gamma is None:
             gamma = self._weights is not None and self._weights.has_gamma

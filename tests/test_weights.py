@@ -73,7 +73,7 @@ def test_gamma_follows_the_file(in_file, tmp_path):
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {layer.scale for layer in norms} == {in_file}
     assert weights.read(path, "inception_v3").has_gamma == in_file
-    with pytest.raises(ValueError, match="network.weights.h5.*another shape.*_bn"):
+    with pytest.raises(ValueError, match="network.weights.h5.*94 .*_bn/gamma"):
         InceptionV3(weights=path, batch_norm_gamma=not in_file, classes=7, **SMALL)
 
 
@@ -122,7 +122,7 @@ def test_layers_are_matched_by_name_not_by_order(v3_file, tmp_path):
 @pytest.mark.parametrize(
     "builder, arguments, sentence",
     [
-        (InceptionV3, {"classes": 8}, "of inception_v3.* 1 have another shape .logits has .*7.*8"),
+        (InceptionV3, {"classes": 8}, "of inception_v3.* 2 have another shape .logits/kernel has .*7.*8.* pass classes=7"),
         (
             InceptionV3,
             {"width_multiplier": 0.5},
@@ -131,7 +131,7 @@ def test_layers_are_matched_by_name_not_by_order(v3_file, tmp_path):
         (
             InceptionV3,
             {"input_shape": (75, 75, 4)},
-            r"of inception_v3: .* 1 have another shape \(stem_1_3x3_conv has .*3, 16.*4, 16",
+            r"of inception_v3: .* 1 have another shape \(stem_1_3x3_conv/kernel has .*3, 16.*4, 16",
         ),
         (InceptionResNetV1, {}, "of inception_resnet_v1: .*variables are missing .*left over .inception_a_1"),
     ],
@@ -185,7 +185,7 @@ def test_truncated_file(ending, share, tmp_path):
     (v3().save if ending == ".keras" else v3().save_weights)(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=f"cut{ending} is not a Keras 3 .weights.h5 or .keras file"):
+    with pytest.raises(ValueError, match=f"cut{ending} cannot be read as a file of weights"):
         InceptionV3(weights=path, classes=7, **SMALL)
 
 
@@ -193,7 +193,7 @@ def test_truncated_file(ending, share, tmp_path):
 def test_not_a_weights_file(ending, tmp_path):
     path = tmp_path / f"notes{ending}"
     path.write_text("This is no weights file.\n" * 100)
-    with pytest.raises(ValueError, match=f"notes{ending} is not a Keras 3 .weights.h5 or .keras file"):
+    with pytest.raises(ValueError, match=f"notes{ending} cannot be read as a file of weights"):
         InceptionV3(weights=path, classes=7, **SMALL)
 
 
@@ -214,7 +214,7 @@ def test_keras_2_file(tmp_path):
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = ["conv2d_1"]
         file.create_group("conv2d_1").create_group("conv2d_1")["kernel:0"] = np.zeros((3, 3, 3, 32))
-    with pytest.raises(ValueError, match="keras_2.h5 is not a Keras 3"):
+    with pytest.raises(ValueError, match="keras_2.h5 cannot be read as a keras.applications"):
         InceptionV3(weights=path, classes=7, **SMALL)
 
 

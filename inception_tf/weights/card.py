@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Literal
 
+CARD = "inception_tf_card"  # what files of weights call the card among their metadata
 IMAGENET = "imagenet"  # the 1,000 classes of ILSVRC 2012, in the order of their wnids
 IMAGENET_BACKGROUND = "imagenet+background"  # the same after class 0, slim's "background"
 
@@ -65,3 +66,8 @@ class Card:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"its card of labels and preprocessing is damaged: {error}") from error
+
+
+def imagenet_labels(biases):
+    """The labels of a released classifier, whose classes its biases (an array, or None) count."""
+    return IMAGENET if biases is not None and len(biases) in (1000, 1001) else None

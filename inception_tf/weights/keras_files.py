@@ -7,14 +7,25 @@ import zipfile
 import h5py
 import numpy as np
 
-from inception_tf.weights.card import Card
+from inception_tf.weights.card import CARD, Card
 
-CARD = "inception_tf_card"  # the attribute of the HDF5 file that the card stands in
+NAME = "Keras 3 .weights.h5 or .keras file of this package"
 VARIABLES = {1: ("kernel",), 2: ("kernel", "bias")}
 BATCH_NORM_VARIABLES = {
     3: ("beta", "moving_mean", "moving_variance"),
     4: ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+
+
+def identify(path):
+    """Whether the file is one that Keras 3 writes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return "model.weights.h5" in archive.namelist()
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return "layers" in file
 
 
 def read(path):
@@ -87,3 +98,13 @@ def write(model, path, card):
             for name, content in members.items():
                 archive.writestr(name, content)
     os.replace(beside, path)
+
+
+def names(network, ours):
+    """The names in such a file are our own."""
+    return {name: name for name in ours}
+
+
+def to_ours(array, shape):
+    """An array as it is."""
+    return array

@@ -2,16 +2,33 @@
 
 import dataclasses
 import os
+import types
 
 import numpy as np
 
-from inception_tf.weights import keras_files
-from inception_tf.weights.card import Card
+from inception_tf.errors import UserError
+from inception_tf.weights import keras_applications, keras_files, pytorch, tf1_checkpoints
+from inception_tf.weights.card import IMAGENET, IMAGENET_BACKGROUND, Card
+from inception_tf.weights.releases import RELEASES, fetch
 
+# Each module of a format can identify and read a file, name our variables as the file does, and write one.
+FORMATS = (tf1_checkpoints, keras_files, keras_applications, pytorch)
+HEADS = ("logits", "auxiliary_logits")  # the layers that depend on the classes
+BACKGROUND = 1001  # classes of an ImageNet classifier that counts the background, as class 0
+BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 # A model without a top, or with less of one, may take its weights from a file that has more.
-TOP_LAYERS = ("auxiliary_", "bottleneck", "logits")
-HEAD_LAYERS = ("logits", "auxiliary_logits")  # what depends on the classes
-LISTED = 10  # names that a message lists of each kind
+TOP = (
+    *(f"{layer}/{variable}" for layer in HEADS for variable in ("kernel", "bias")),
+    *(f"{conv}_conv/kernel" for conv in ("auxiliary_2_1x1", "auxiliary_grid_1_5x5")),
+    *(
+        f"{conv}_bn/{variable}"
+        for conv in ("auxiliary_2_1x1", "auxiliary_grid_1_5x5")
+        for variable in BATCH_NORM
+    ),
+    "bottleneck/kernel",
+    *(f"bottleneck_bn/{variable}" for variable in BATCH_NORM),
+)
+LISTED = 10  # names of a kind that a message lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,39 +37,95 @@ class Weights:
 
     Attributes:
         source: where it was found, for messages.
-        tensors: dict from `<layer>/<variable>` to an array.
-        card: its labels, input size and preprocessing; None where the file does not say.
+        format: the module of its format.
+        tensors: dict from the file's names to arrays.
+        card: its network, labels, input size and preprocessing; None where the file does not say.
     """
 
     source: str
+    format: types.ModuleType
     tensors: dict[str, np.ndarray]
     card: Card | None
 
     @property
     def has_gamma(self):
         """Whether the batch norms have a learned scale."""
+        if self.format is pytorch:
+            return True
         return any(name.endswith("/gamma") for name in self.tensors)
 
+    @property
+    def classes(self):
+        """Classes of its classifier, without slim's background; None if it has no classifier."""
+        bias = self._tensor("logits/bias")
+        if bias is None:
+            return None
+        return BACKGROUND - 1 if self._has_background(bias) else len(bias)
 
-def read(source, network):
-    """Reads weights for a network.
+    @property
+    def embedding_size(self):
+        """Size of facenet's bottleneck; None without one."""
+        mean = self._tensor("bottleneck_bn/moving_mean")
+        return None if mean is None else len(mean)
+
+    @property
+    def has_auxiliary_head(self):
+        """Whether the auxiliary classifier is in the file."""
+        return self._tensor("auxiliary_logits/bias") is not None
+
+    def names(self, ours):
+        """The file's names for `<layer>/<variable>` names: a dict, without those that it has no name for."""
+        return self.format.names(self.card and self.card.network, ours)
+
+    def value(self, name, tensor, shape):
+        """A tensor of the file as the value of our variable `name` of shape `shape`."""
+        value = self.format.to_ours(tensor, shape)
+        if name.split("/")[0] in HEADS and self._has_background(value) and shape[-1] == BACKGROUND - 1:
+            return value[..., 1:]
+        return value
+
+    def _tensor(self, name):
+        return self.tensors.get(self.names([name]).get(name))
+
+    def _has_background(self, value):
+        """Our own files have the classes that their network was built with."""
+        return self.format is not keras_files and value.shape[-1] == BACKGROUND
+
+
+def read(source, network=None):
+    """Reads weights, and finds out by itself of what format they are.
 
     Args:
-        source: the path of a .weights.h5 or .keras file.
-        network: the network's name in `NETWORKS`.
+        source: the name of one of the network's releases, or the path of a file of a known format.
+        network: name in `NETWORKS` of the network that they are for; None for that of the file.
 
     Returns:
         a `Weights`.
 
     Raises:
-        ValueError: there is no such file, it is damaged or of no known kind.
+        UserError: there is no such file, it is damaged, of no known format, or holds another network.
     """
     path = os.fspath(source)
+    if network is not None and path in RELEASES[network]:
+        path = os.fspath(fetch(network, path))
+    elif not os.path.exists(path) and not os.path.exists(f"{path}.index"):
+        released = ", ".join(map(repr, RELEASES.get(network, ())))
+        raise UserError(
+            f"`weights` must be the path of a file that exists"
+            f"{f' or one of {released}' if released else ''}. Received: weights={path!r}"
+        )
+    format = None
     try:
-        tensors, card = keras_files.read(path)
+        format = next((format for format in FORMATS if format.identify(path)), None)
+        if format is None:
+            raise ValueError(f"it is none of {', '.join(format.NAME for format in FORMATS)}")
+        tensors, card = format.read(path)
     except Exception as error:  # whatever the readers of a damaged file come upon
-        raise ValueError(f"{path} is not a Keras 3 .weights.h5 or .keras file: {error}") from error
-    return Weights(path, tensors, card)
+        kind = "file of weights" if format is None else format.NAME
+        raise UserError(f"{path} cannot be read as a {kind}: {' '.join(str(error).split())}.") from error
+    if network is not None and card is not None and card.network != network:
+        raise UserError(f"{path} holds the weights of {card.network}, not of {network}.")
+    return Weights(path, format, tensors, card)
 
 
 def assign(model, weights, new_head=False):
@@ -64,34 +137,65 @@ def assign(model, weights, new_head=False):
         new_head: whether the layers that depend on the classes keep their values.
 
     Raises:
-        ValueError: a variable is missing, left over, or of another shape; the sentence lists which.
+        UserError: a variable is missing, left over, or of another shape; the sentence lists which.
     """
     variables = {
         f"{layer.name}/{variable.name}": variable
         for layer in model.layers
-        if not (new_head and layer.name in HEAD_LAYERS)
         for variable in layer.weights
-        if "seed_generator" not in variable.path
+        if not (new_head and layer.name in HEADS)
     }
     tensors = weights.tensors
-    differing = [
-        f"{name} has {tensors[name].shape} in the file and {tuple(variable.shape)} in the network"
+    names = weights.names([*variables, *TOP])
+    values = {
+        name: weights.value(name, tensors[names[name]], tuple(variable.shape))
         for name, variable in variables.items()
-        if name in tensors and tensors[name].shape != tuple(variable.shape)
+        if names.get(name) in tensors
+    }
+    differing = [
+        f"{names[name]} has {value.shape} in the file and {tuple(variables[name].shape)} in the network"
+        for name, value in values.items()
+        if value.shape != tuple(variables[name].shape)
     ]
-    missing = sorted(set(variables) - set(tensors))
-    left_over = sorted(name for name in set(tensors) - set(variables) if not name.startswith(TOP_LAYERS))
+    missing = sorted(names.get(name, name) for name in set(variables) - set(values))
+    left_over = sorted(
+        # The names of our auxiliary head depend on the size of the input.
+        name
+        for name in set(tensors) - set(names.values())
+        if not name.startswith("auxiliary_")
+    )
     if missing or left_over or differing:
-        raise ValueError(
-            f"{weights.source} does not hold the weights of {model.name}: {len(missing)} variables are missing"
-            f"{_list(missing)}, {len(left_over)} are left over{_list(left_over)}, "
-            f"{len(differing)} have another shape{_list(differing)}."
+        raise UserError(
+            f"{weights.source} does not hold the weights of {model.name}: "
+            f"{len(missing)} variables are missing{_list(missing)}, "
+            f"{len(left_over)} are left over{_list(left_over)}, "
+            f"{len(differing)} have another shape{_list(differing)}.{_advice(weights, variables)}"
         )
     for name, variable in variables.items():
-        variable.assign(tensors[name])
+        variable.assign(values[name])
+
+
+def _advice(weights, variables):
+    """What to pass where the head has other classes."""
+    head = variables.get("logits/bias")
+    if head is None or weights.classes in (None, head.shape[0]):
+        return ""
+    return (
+        f" It has {weights.classes} classes: pass classes={weights.classes}, or include_top=False and add a "
+        "head of your own (in training: --classes auto)."
+    )
 
 
 def _list(names):
     if not names:
         return ""
     return f" ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
+
+
+def card_of(weights, network, classes, size):
+    """The card of a network of `classes` classes and `size` pixels that took its weights from a file."""
+    card = weights.card or Card(network, size)
+    labels = card.labels
+    if labels == IMAGENET and classes == BACKGROUND:
+        labels = IMAGENET_BACKGROUND
+    return dataclasses.replace(card, labels=labels, size=size)
