@@ -3,12 +3,14 @@
 import importlib.util
 import os
 import sys
+from json import dumps
+from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
 from inception_tf import __version__
-from inception_tf.config import TrainConfig
+from inception_tf.config import Model, TrainConfig
 from inception_tf.errors import UserError
 
 app = cyclopts.App(
@@ -28,8 +30,7 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
     """
     from inception_tf import strategies
 
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError("train needs TensorFlow: pip install 'inception_tf[cpu]', or [gpu], or [tpu].")
+    _require_tensorflow("train")
     if config.deterministic:
         # With several threads gradients were seen to differ in their last bits, op determinism or not.
         os.environ["TF_NUM_INTEROP_THREADS"] = os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
@@ -38,6 +39,61 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
     from inception_tf.training import train
 
     train(config)
+
+
+@app.command
+def predict(
+    pictures: list[Path],
+    /,
+    *,
+    weights: str,
+    model: Model | None = None,
+    top: int = 5,
+    batch: int = 8,
+    json: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+):
+    """Say what is in pictures.
+
+    Args:
+        pictures: JPEG or PNG files.
+        weights: A file of weights, the folder of a finished run, or the name of released weights.
+        model: Network that the weights are for. [default: what the file says]
+        top: Classes to name for each picture.
+        batch: Pictures that go through the network together.
+        json: Print one JSON document: a list of {file, predictions: [{index, wnid, name, probability}]}.
+    """
+    for flag, value in (("--top", top), ("--batch", batch)):
+        if value < 1:
+            raise UserError(f"{flag} {value} is too small: give 1 or more.")
+    for picture in pictures:
+        if not picture.is_file():
+            raise UserError(f"There is no picture {picture}.")
+    _require_tensorflow("predict")
+
+    from inception_tf import prediction
+
+    network, card = prediction.load(weights, model)
+    if card.labels is None:
+        raise UserError(f"{card.network} of --weights {weights} gives embeddings, not classes.")
+    how = card.preprocessing
+    print(
+        f"{card.network} with weights {weights}: {card.size}x{card.size} pixels, scale {how.scale}, "
+        f"resize {how.resize}, central crop {how.central_fraction:g}.",
+        file=sys.stderr,
+    )
+    results = prediction.predict(network, card, pictures, top, batch)
+    if json:
+        print(dumps(list(results), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=110, markup=False, emoji=False)  # names may have brackets and colons
+    for result in results:
+        table = Table("Wnid", "Name", "Probability", title=result["file"], title_justify="left")
+        for each in result["predictions"]:
+            table.add_row(each["wnid"], each["name"], f"{each['probability']:.4f}")
+        console.print(table)
 
 
 @app.command
@@ -59,6 +115,11 @@ def models():
             entry.figures,
         )
     Console(width=110).print(table)
+
+
+def _require_tensorflow(command):
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(f"{command} needs TensorFlow: pip install 'inception_tf[cpu]', or [gpu], or [tpu].")
 
 
 def main(arguments=None):

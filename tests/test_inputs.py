@@ -199,11 +199,8 @@ def test_check_images_takes_its_own_scale_and_no_pixels(scale):
         check_images(extremes, scale)
     with pytest.raises(ValueError, match="nan"):
         check_images(PIXELS * np.nan, scale)
-    with (
-        pytest.raises(ValueError)
-        if scale == "prewhiten"
-        else pytest.warns(UserWarning, match="0 to 1 .*dark")
-    ):
+    refused = scale in ("facenet", "prewhiten")
+    with pytest.raises(ValueError) if refused else pytest.warns(UserWarning, match="from 0 to 1 .*dark"):
         check_images(extremes / 255, scale)
 
 
