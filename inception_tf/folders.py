@@ -203,14 +203,14 @@ def _corrupt(root, paths):
     """Those of `paths` that cannot be decoded; all are tried."""
     read = Pictures(tuple(root / path for path in paths), np.zeros(len(paths))).reader()
 
-    def decoded(index):
-        with tf.control_dependencies([read(index)]):
-            return tf.identity(index)
-
+    # The shape is not used, but a picture that nothing depends on would not be decoded.
     tried = tf.data.Dataset.range(len(paths)).map(
-        decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
+        lambda index: (index, tf.shape(read(index))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=False,
     )
-    whole = set(tqdm(tried.ignore_errors().as_numpy_iterator(), "Checking", len(paths), unit=" pictures"))
+    decoded = tried.ignore_errors().as_numpy_iterator()
+    whole = {index for index, _ in tqdm(decoded, "Checking", len(paths), unit=" pictures")}
     return [path for index, path in enumerate(paths) if index not in whole]
 
 

@@ -1,0 +1,312 @@
+"""Folders of pictures: what counts as a class and as a picture, the held-out part, what is corrupt."""
+
+import json
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from inception_tf import data, folders
+from inception_tf.config import TrainConfig
+from inception_tf.errors import UserError
+
+COLOUR = (200, 50, 20)
+
+
+def _write(path, colour=COLOUR, mode="RGB", **keywords):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), colour).convert(mode).save(path, **keywords)
+
+
+def _fill(root, **counts):
+    for name, count in counts.items():
+        for number in range(count):
+            _write(root / name / f"{number:03}.png")
+    return root
+
+
+def _load(root, held_out=0.1, allow_corrupt=0, recorded=None):
+    return folders.load(root, held_out, allow_corrupt, recorded)
+
+
+def _names(pictures):
+    return [path.name for path in pictures.paths]
+
+
+def test_classes_are_the_top_folders_by_name_and_pictures_lie_at_any_depth(tmp_path):
+    for path in (
+        "œuf/a.JPG",
+        "œuf/deep/er/ü ö.PnG",
+        "chat noir/a.jpeg",
+        "chat noir/b.Png",
+        "Zebra/a.png",
+        "Zebra/b.png",
+    ):
+        _write(tmp_path / path, format="PNG" if path.lower().endswith("png") else "JPEG")
+    for hidden in (".cache/a.png", "Zebra/.a.png", "Zebra/.deep/a.png"):
+        _write(tmp_path / hidden)
+    (tmp_path / "Zebra" / "notes.txt").write_text("none")
+    (tmp_path / "readme.png").write_text("beside the classes")
+    train, validation, names, record = _load(tmp_path)
+    assert names == ("Zebra", "chat noir", "œuf")
+    paths = sorted([*record["train"]["œuf"], *record["held_out"]["œuf"]])
+    assert paths == ["œuf/a.JPG", "œuf/deep/er/ü ö.PnG"]
+    assert train.labels.tolist() == validation.labels.tolist() == [0, 1, 2]
+    for split in (train, validation):
+        for path, label in zip(split.paths, split.labels, strict=True):
+            assert path.relative_to(tmp_path).parts[0] == names[label]
+        read = split.reader()
+        assert all(read(tf.constant(index)).shape == (30, 40, 3) for index in range(len(split)))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "expected"),
+    [
+        ("rgb.png", "RGB", COLOUR),
+        ("alpha.png", "RGBA", COLOUR),
+        ("palette.png", "P", COLOUR),
+        ("grey.png", "L", (91, 91, 91)),
+        ("grey_alpha.png", "LA", (91, 91, 91)),
+        ("bits.png", "1", (0, 0, 0)),
+        ("rgb.jpg", "RGB", COLOUR),
+        ("cmyk.jpg", "CMYK", COLOUR),
+        ("grey.jpg", "L", (91, 91, 91)),
+    ],
+)
+def test_every_kind_of_picture_is_read_as_rgb(tmp_path, name, mode, expected):
+    keywords = {"palette": Image.Palette.ADAPTIVE} if mode == "P" else {}
+    path = tmp_path / name
+    Image.new("RGB", (40, 30), COLOUR).convert(mode, **keywords).save(path)
+    pixels = folders.read_picture(str(path)).numpy()
+    assert pixels.shape == (30, 40, 3) and pixels.dtype == np.uint8
+    assert np.abs(pixels[3, 3].astype(int) - expected).max() <= 3
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    assert (folders.read_picture(str(tmp_path / "deep.png")).numpy() == 40_000 // 256).all()
+
+
+def test_content_counts_and_not_the_ending(tmp_path):
+    _write(tmp_path / "truly_a_jpeg.png", format="JPEG")
+    assert folders.read_picture(str(tmp_path / "truly_a_jpeg.png")).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("held_out_name", ["val", "validation", "Val"])
+def test_train_and_val_are_the_splits(tmp_path, held_out_name):
+    _fill(tmp_path / "train", cat=3, dog=2)
+    _fill(tmp_path / held_out_name, dog=4)
+    _write(tmp_path / held_out_name / "cat" / "nested" / "one.png")
+    train, validation, names, record = _load(tmp_path)
+    assert names == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1] and validation.labels.tolist() == [0, 1, 1, 1, 1]
+    assert record["train"]["dog"] == ["train/dog/000.png", "train/dog/001.png"]
+    assert record["held_out"]["cat"] == [f"{held_out_name}/cat/nested/one.png"]
+
+
+def test_a_share_of_each_class_is_held_out_by_name_alone(tmp_path):
+    _fill(tmp_path / "here", cat=30, dog=11, one=1, two=2)
+    _fill(tmp_path / "there", two=2, one=1, dog=11, cat=30)
+    _, _, _, record = _load(tmp_path / "here", held_out=0.2)
+    assert {name: len(paths) for name, paths in record["held_out"].items()} == {
+        "cat": 6,
+        "dog": 2,
+        "one": 0,
+        "two": 1,
+    }
+    assert {name: len(paths) for name, paths in record["train"].items()} == {
+        "cat": 24,
+        "dog": 9,
+        "one": 1,
+        "two": 1,
+    }
+    assert not set(record["held_out"]["cat"]) & set(record["train"]["cat"])
+    assert record["held_out"]["cat"] != sorted(record["held_out"]["cat"] + record["train"]["cat"])[:6]
+    assert _load(tmp_path / "there", held_out=0.2)[3] == record
+    # A picture more moves few others from one part to the other.
+    _write(tmp_path / "here" / "cat" / "another.png")
+    again = _load(tmp_path / "here", held_out=0.2)[3]
+    assert len(set(again["held_out"]["cat"]) ^ set(record["held_out"]["cat"])) <= 2
+
+
+def test_the_held_out_share_leaves_one_to_train_on(tmp_path):
+    record = _load(_fill(tmp_path, cat=2, dog=3), held_out=0.99)[3]
+    assert len(record["train"]["cat"]) == len(record["train"]["dog"]) == 1
+
+
+def _png_header(width, height):
+    def chunk(name, content):
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return folders.PNG_SIGNATURE + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A folder with nine whole pictures and six that are not."""
+    _fill(tmp_path, cat=5, dog=4)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    noise.save(tmp_path / "whole.jpg")
+    noise.save(tmp_path / "whole.png")
+    jpeg, png = ((tmp_path / f"whole.{ending}").read_bytes() for ending in ("jpg", "png"))
+    for name, content in {
+        "empty.jpg": b"",
+        "text.png": b"these are words, and more of them than a header of a picture has bytes",
+        "short.png": folders.PNG_SIGNATURE,
+        "cut.jpg": jpeg[:-500],
+        "cut.png": png[:-500],
+        "web.jpg": b"GIF89a" + bytes(30),
+    }.items():
+        (tmp_path / "cat" / name).write_bytes(content)
+    return tmp_path
+
+
+DAMAGED = ["cut.jpg", "cut.png", "empty.jpg", "short.png", "text.png", "web.jpg"]
+
+
+@pytest.mark.parametrize("allowed", [0, 5])
+def test_corrupt_pictures_are_named_and_counted(damaged, allowed):
+    with pytest.raises(UserError) as caught:
+        _load(damaged, allow_corrupt=allowed)
+    named = ", ".join(f"cat/{name}" for name in DAMAGED)
+    assert f"6 of 15 pictures of --data {damaged} cannot be decoded: {named};" in str(caught.value)
+    assert "--allow-corrupt 6" in str(caught.value)
+
+
+def test_so_many_corrupt_pictures_as_allowed_are_left_out_and_recorded(damaged, capsys):
+    train, validation, _, record = _load(damaged, allow_corrupt=6)
+    assert record["skipped"] == [f"cat/{name}" for name in DAMAGED]
+    assert len(train) + len(validation) == 9
+    assert not set(_names(train) + _names(validation)) & set(DAMAGED)
+    assert "6 of 15 pictures" in capsys.readouterr().out
+
+
+def test_ten_names_are_enough(tmp_path):
+    _fill(tmp_path, cat=2, dog=2)
+    for number in range(12):
+        (tmp_path / "dog" / f"bad_{number:02}.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"12 of 16 .*bad_09.png, \.\.\.;") as caught:
+        _load(tmp_path)
+    assert "bad_10" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_huge_picture_is_refused_by_its_header(tmp_path, kind):
+    path = tmp_path / "huge"
+    if kind == "png":
+        path.write_bytes(_png_header(10_001, 10_000))
+    else:
+        _write(path, format="JPEG")
+        content = bytearray(path.read_bytes())
+        frame = content.index(b"\xff\xc0")
+        content[frame + 5 : frame + 9] = struct.pack(">HH", 10_001, 10_000)
+        path.write_bytes(content)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
+        folders.read_picture(str(path))
+
+
+def test_the_record_gives_the_same_splits_again_without_decoding(damaged, monkeypatch):
+    first = _load(damaged, allow_corrupt=6)
+    recorded = json.loads(json.dumps(first[3]))
+    monkeypatch.setattr(folders, "_corrupt", None)
+    again = _load(damaged, held_out=0.5, recorded=recorded)
+    assert again[0].paths == first[0].paths and again[1].paths == first[1].paths
+    assert again[2:] == first[2:]
+    assert again[0].labels.tolist() == first[0].labels.tolist()
+
+
+def test_a_changed_folder_is_noticed(tmp_path):
+    recorded = _load(_fill(tmp_path, cat=3, dog=3))[3]
+    (tmp_path / "cat" / "001.png").rename(tmp_path / "cat" / "other.png")
+    words = f"--data {tmp_path} has changed.*1 pictures more and 1 less .cat/001.png, cat/other.png"
+    with pytest.raises(UserError, match=words):
+        _load(tmp_path, recorded=recorded)
+
+
+@pytest.mark.parametrize("recorded", [{}, {"skipped": [], "train": [], "held_out": {}}])
+def test_a_damaged_record_is_named(tmp_path, recorded):
+    with pytest.raises(UserError, match="split.json"):
+        _load(_fill(tmp_path, cat=2, dog=2), recorded=recorded)
+
+
+def _empty_class(root):
+    _fill(root, cat=2)
+    (root / "dog").mkdir()
+
+
+def _foreign_class(root):
+    _fill(root / "train", cat=2, dog=2)
+    _fill(root / "val", cat=2, bird=1)
+
+
+def _all_corrupt(root):
+    _fill(root, cat=2)
+    (root / "dog").mkdir()
+    (root / "dog" / "a.png").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda root: None, "holds no class folders"),
+        (lambda root: _write(root / "a.png"), "holds no class folders"),
+        (lambda root: _fill(root, cat=3), "only one class folder, cat"),
+        (_empty_class, "class folders without pictures .*: dog"),
+        (lambda root: _fill(root, cat=1, dog=1), "too few pictures to hold any out"),
+        (_foreign_class, "val has classes that train has not: bird"),
+        (lambda root: _fill(root / "train", cat=2, dog=2), "holds the folders train:"),
+        (
+            lambda root: [_fill(root / part, cat=2, dog=2) for part in ("train", "val", "test")],
+            "holds the folders test, train, val: give one with train and val alone",
+        ),
+        (lambda root: _fill(root, **{"cat\nnap": 2, "dog": 2}), "cannot be the name of a class"),
+        (_all_corrupt, "no whole picture to train on of the classes dog"),
+    ],
+)
+def test_folders_that_cannot_be_trained_on(tmp_path, prepare, words):
+    prepare(tmp_path)
+    with pytest.raises(UserError, match=f"--data {re.escape(str(tmp_path))}.*{words}"):
+        _load(tmp_path, allow_corrupt=1)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="--data .*absent is neither digits nor a folder"):
+        data.load(TrainConfig(data=str(tmp_path / "absent")))
+
+
+def test_linked_pictures_and_class_folders_count(tmp_path):
+    _fill(tmp_path / "elsewhere", cat=2, dog=2)
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "cat").symlink_to(tmp_path / "elsewhere" / "cat")
+    (root / "dog").mkdir()
+    for path in (tmp_path / "elsewhere" / "dog").iterdir():
+        (root / "dog" / path.name).symlink_to(path)
+    assert sorted(map(len, _load(root)[3]["train"].values())) == [1, 1]
+
+
+def test_batches_of_a_folder_are_its_pictures(tmp_path):
+    colours = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
+    for name, colour in colours.items():
+        for number in range(4):
+            _write(tmp_path / name / f"{number}.png", colour)
+    loaded = data.load(TrainConfig(data=str(tmp_path)))
+    assert loaded.class_names == ("blue", "green", "red")
+    batches = data.training_batches(
+        loaded.train, size=75, batch=3, seed=0, distortion="inception", first_step=0, last_step=3
+    )
+    channel = {"red": 0, "green": 1, "blue": 2}
+    labels = []
+    for images, batch_labels in batches.as_numpy_iterator():
+        assert images.shape == (3, 75, 75, 3)
+        for image, label in zip(images, batch_labels, strict=True):
+            assert image.mean(axis=(0, 1)).argmax() == channel[loaded.class_names[label]]
+            labels.append(label)
+    assert sorted(labels) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
