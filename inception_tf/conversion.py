@@ -55,31 +55,49 @@ def load(source, network=None, classes=None):
 
 
 def convert(source, destination, network=None, classes=None):
-    """Writes the weights of a network in the format that the ending of `destination` stands for.
-
-    Args:
-        source: a path, or the name of one of the network's releases.
-        destination: path of the file to write: `.keras`, `.weights.h5`, `.h5` (keras.applications),
-            `.safetensors` (timm, facenet-pytorch) or `.ckpt` (slim and facenet: two files that begin so).
-        network: name in `NETWORKS`; None: what the file says.
-        classes: None: as the file has them, without slim's background; 1001 keeps that.
+    """Reads a network from one file, as `load` does, and writes it to another, as `write` does.
 
     Returns:
-        the names of the variables that the format has no place for: those of an auxiliary head.
+        the names of the variables that were left out.
+    """
+    check_destination(destination)
+    return write(*load(source, network, classes), destination)
+
+
+def check_destination(path):
+    """The module of the format that the ending of `path` stands for.
 
     Raises:
-        UserError: a file cannot be read or written, or the format has no such network.
+        UserError: the ending says no format, the folder is not there, or the file is.
     """
-    path = os.fspath(destination)
-    ending = next((ending for ending in WRITERS if path.endswith(ending)), None)
-    if ending is None:
+    path = os.fspath(path)
+    format = next((format for ending, format in WRITERS.items() if path.endswith(ending)), None)
+    if format is None:
         raise UserError(f"{path} does not say its format: end it in {', '.join(WRITERS)}.")
     if any(os.path.exists(file) for file in (path, f"{path}.index")):
         raise UserError(f"{path} exists: name another file, or move it away.")
     if not Path(path).resolve().parent.is_dir():
         raise UserError(f"The folder of {path} does not exist: make it first.")
-    model, card = load(source, network, classes)
-    format = WRITERS[ending]
+    return format
+
+
+def write(model, card, destination):
+    """Writes the weights of a network in the format that the ending of `destination` stands for.
+
+    Args:
+        model: a network of this package.
+        card: its `weights.Card`.
+        destination: path of the file to write: `.keras`, `.weights.h5`, `.h5` (keras.applications),
+            `.safetensors` (timm, facenet-pytorch) or `.ckpt` (slim and facenet: two files that begin so).
+
+    Returns:
+        the names of the variables that the format has no place for: those of an auxiliary head.
+
+    Raises:
+        UserError: the file cannot be written, or the format has no such network.
+    """
+    format = check_destination(destination)
+    path = os.fspath(destination)
     try:
         if format is keras_files:
             keras_files.write(model, path, card)
