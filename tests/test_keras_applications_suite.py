@@ -1,7 +1,7 @@
 """Keras's own tests of keras.applications, run over our builders in place of its list of models.
 
 What differs:
-- channels last only: Keras's file skips its own models that have no channels first; ours refuse it in a sentence
+- channels last only: Keras's file skips its own models that have no channels first; ours refuse it
   (test_arguments.py);
 - `test_application_base` downloads ImageNet's weights and a picture: here both are random, and the last layer
   says "African elephant" to everything. So it asks whether preprocess_input, predict, decode_predictions and
