@@ -122,7 +122,11 @@ def test_layers_are_matched_by_name_not_by_order(v3_file, tmp_path):
 @pytest.mark.parametrize(
     "builder, arguments, sentence",
     [
-        (InceptionV3, {"classes": 8}, "of inception_v3.* 2 have another shape .logits/kernel has .*7.*8.* pass classes=7"),
+        (
+            InceptionV3,
+            {"classes": 8},
+            "of inception_v3.* 2 have another shape .logits/kernel has .*7.*8.* pass classes=7",
+        ),
         (
             InceptionV3,
             {"width_multiplier": 0.5},
@@ -166,7 +170,9 @@ def test_nothing_is_assigned_when_a_file_does_not_fit(v3_file):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("missing", ["stem_1_3x3_conv/kernel", "inception_c_2_branch_3_2_1x1_bn/moving_mean", "logits/bias"])
+@pytest.mark.parametrize(
+    "missing", ["stem_1_3x3_conv/kernel", "inception_c_2_branch_3_2_1x1_bn/moving_mean", "logits/bias"]
+)
 def test_no_layer_is_filled_by_chance(v3_file, missing):
     model = randomise(InceptionV3(classes=7, **SMALL), seed=1)
     before = model.get_weights()

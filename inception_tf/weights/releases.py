@@ -4,7 +4,7 @@ import dataclasses
 
 from inception_tf import downloads
 
-SLIM = "http://download.tensorflow.org/models"
+SLIM = "https://storage.googleapis.com/download.tensorflow.org/models"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 TIMM = "https://huggingface.co/timm"
 FACENET_PYTORCH = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
