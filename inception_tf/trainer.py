@@ -112,12 +112,15 @@ class Trainer:
         """The graph of steps that train `variables`; the batch norms of the `frozen` layers stand still."""
 
         def replica_step(images, labels):
-            with tf.GradientTape() as tape:
+            values = [variable.value for variable in variables]
+            # Only what leads to these is recorded: the gradient of what is frozen is not even built.
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(values)
                 logits = tf.cast(self._logits_model(images, training=True), tf.float32)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
                 # The optimizer sums the replicas' gradients, so the mean is over the global batch.
                 loss = tf.reduce_sum(losses) / self._batch
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            gradients = tape.gradient(loss, values)
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
             self.average.update(self.optimizer.iterations.value)
             wrong = tf.cast(~tf.math.in_top_k(labels, logits, 1), tf.float32)

@@ -114,11 +114,6 @@ def _initial_weights(config, source):
         initial = weights.read(config.weights, config.model)
     except ValueError as error:
         raise UserError(f"--weights: {error}") from error
-    if initial.card is not None and initial.card.network != config.model:
-        raise UserError(
-            f"--weights {config.weights} are those of {initial.card.network}, not of --model {config.model}: "
-            f"give --model {initial.card.network}, or other weights."
-        )
     if config.classes is None and initial.classes != classes:
         raise UserError(
             f"--weights {config.weights} tell {initial.classes or 'no'} classes apart, but --data "

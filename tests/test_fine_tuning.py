@@ -1,0 +1,327 @@
+"""A start from weights: the head's stage, then the whole network; what is kept, new, and refused."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf import networks, training, weights
+from inception_tf.config import TrainConfig
+from inception_tf.errors import UserError
+from inception_tf.optimizers import make_optimizer
+from inception_tf.recipes import RECIPES
+from inception_tf.trainer import Trainer
+from inception_tf.weights import keras_files
+
+CLASSES = ("eins", "zwei", "drei", "vier")
+HEAD = ("logits/kernel", "logits/bias")
+
+
+def _small_network(input_shape, classes, batch_norm_momentum=0.9, batch_norm_gamma=False):
+    inputs = x = keras.Input(input_shape, name="image")
+    x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False, name="first_conv")(x)
+    x = keras.layers.BatchNormalization(
+        momentum=batch_norm_momentum, scale=batch_norm_gamma, name="first_bn"
+    )(x)
+    x = keras.layers.Activation("relu", name="first")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
+    x = keras.layers.Dropout(0.2, name="dropout")(x)
+    x = keras.layers.Dense(classes, name="logits")(x)
+    x = keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
+    return keras.Model(inputs, x, name="inception_resnet_v1")
+
+
+def _values(model):
+    return {
+        f"{layer.name}/{variable.name}": variable.numpy()
+        for layer in model.layers
+        for variable in layer.weights
+        if "seed" not in variable.path
+    }
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Runs take a small network; filled with a pair (variables at first, trainer) a run."""
+    monkeypatch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(_small_network, "none"))
+    runs = []
+
+    class Kept(Trainer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            runs.append((_values(self.model), self))
+
+    monkeypatch.setattr(training, "Trainer", Kept)
+    # The process that reloads the SavedModel takes seconds; test_training.py has it.
+    monkeypatch.setattr(training, "largest_difference", lambda *_: 0.0)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory, digits):
+    """Four class folders of eleven PNG files: ten to train on, one held out."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for digit, name in enumerate(CLASSES, start=1):
+        (folder / name).mkdir()
+        for number in np.flatnonzero(digits.train.labels == digit)[:11]:
+            png = tf.io.encode_png(digits.train.images[number]).numpy()
+            (folder / name / f"{number}.png").write_bytes(png)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory):
+    """Weights of another data set of ten classes, with statistics and a gamma unlike the initial ones."""
+    model = _small_network((75, 75, 3), 10, batch_norm_gamma=True)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        if "seed" not in variable.path:
+            variable.assign(rng.uniform(0.1, 0.5, variable.shape))
+    path = tmp_path_factory.mktemp("weights") / "ten.keras"
+    names = tuple(f"class {n}" for n in range(10))
+    keras_files.write(model, path, weights.Card("inception_resnet_v1", 75, names, weights.Preprocessing()))
+    return path
+
+
+def _config(pictures, weights_file, run_dir, **keywords):
+    """Batches of ten: four steps an epoch, the first epoch is the head's stage."""
+    return TrainConfig(
+        **{
+            "data": str(pictures),
+            "weights": str(weights_file),
+            "classes": "auto",
+            "run_dir": run_dir,
+            "batch": 10,
+            "head_epochs": 1,
+            "steps": 8,
+            "log_every": 3,
+            **keywords,
+        }
+    )
+
+
+def test_a_start_from_weights_has_a_new_head_and_all_else_of_the_file(
+    pictures, weights_file, trained, tmp_path
+):
+    training.train(_config(pictures, weights_file, tmp_path / "run", steps=1))
+    before = trained[0][0]
+    file = _values(keras.models.load_model(weights_file))
+    assert before.keys() == file.keys() and "first_bn/gamma" in file
+    for name in set(file) - set(HEAD):
+        assert before[name].tobytes() == file[name].tobytes()
+    assert before["logits/kernel"].shape == (8, 4) and file["logits/kernel"].shape == (8, 10)
+
+
+def test_the_head_stage_moves_the_head_alone_and_the_next_stage_all(
+    pictures, weights_file, trained, tmp_path
+):
+    training.train(_config(pictures, weights_file, tmp_path / "head", steps=4))
+    training.train(_config(pictures, weights_file, tmp_path / "whole", steps=5))
+    for (before, trainer), moved in zip(trained, (set(HEAD), set(trained[0][0])), strict=True):
+        after = _values(trainer.model)
+        averages = keras.Model.from_config(trainer.model.get_config())
+        for variable, value in zip(averages.weights, trainer.average.values().values(), strict=True):
+            variable.assign(value)
+        for values in (after, _values(averages)):
+            assert {name for name in after if values[name].tobytes() != before[name].tobytes()} == moved
+
+
+def _trainer(learning_rate=0.01):
+    recipe = dataclasses.replace(
+        RECIPES["fine-tune"], batch=4, head_epochs=1, head_learning_rate=learning_rate
+    )
+    keras.utils.set_random_seed(0)
+    strategy = tf.distribute.get_strategy()
+    trainer = Trainer(strategy, lambda: _small_network((20, 20, 3), 5), recipe, steps_per_epoch=2)
+    rng = np.random.default_rng(0)
+    for variable in trainer.model.get_layer("first_bn").weights:
+        variable.assign(rng.uniform(0.1, 0.5, variable.shape))
+    images = rng.uniform(-1, 1, (4, 20, 20, 3)).astype(np.float32)
+    labels = rng.integers(0, 5, 4, np.int32)
+    return trainer, iter(tf.data.Dataset.from_tensors((images, labels)).repeat()), images, labels
+
+
+def test_batch_norm_infers_in_the_head_stage_while_dropout_drops():
+    trainer, batches, *_ = _trainer(learning_rate=1e-12)
+    assert trainer.train(batches, 1)[0] != trainer.train(batches, 1)[0]
+    trainer, batches, images, labels = _trainer(learning_rate=1e-12)
+    trainer.model.get_layer("dropout").rate = 0.0
+    probabilities = trainer.model(images, training=False).numpy()
+    expected = -np.log(probabilities[np.arange(4), labels]).mean()
+    assert trainer.train(batches, 2)[0] == pytest.approx(float(expected), rel=1e-5)
+    assert all(layer.trainable for layer in trainer.model.layers)
+    assert trainer.train(batches, 1)[0] != pytest.approx(float(expected), rel=1e-3)
+
+
+def _operations(graph):
+    definition = graph.as_graph_def()
+    return {node.op for function in definition.library.function for node in function.node_def}
+
+
+def test_the_head_stage_computes_no_gradient_of_a_convolution():
+    trainer, batches, *_ = _trainer()
+    head, whole = (
+        _operations(steps.get_concrete_function(batches, tf.constant(1)).graph)
+        for steps in (trainer._train_head, trainer._train_whole)
+    )
+    assert "Conv2DBackpropFilter" in whole and "Conv2D" in head
+    assert not {operation for operation in head if "Conv2DBackprop" in operation}
+
+
+def test_the_learning_rate_of_each_stage_decays_from_its_own_start():
+    recipe = dataclasses.replace(
+        RECIPES["fine-tune"],
+        head_epochs=3,
+        head_learning_rate=0.5,
+        learning_rate=0.1,
+        learning_rate_decay=0.5,
+        decay_epochs=2,
+    )
+    schedule = make_optimizer(recipe, steps_per_epoch=10)._learning_rate
+    for step, expected in ((0, 0.5), (29, 0.5), (30, 0.1), (49, 0.1), (50, 0.05), (69, 0.05), (70, 0.025)):
+        assert float(schedule(tf.constant(step, tf.int64))) == pytest.approx(expected)
+
+
+def test_epochs_are_the_whole_networks_and_steps_cap_both(pictures, weights_file, trained, tmp_path):
+    rates = {"learning_rate": 0.002, "head_learning_rate": 0.03}
+    results = training.train(
+        _config(pictures, weights_file, tmp_path / "run", steps=None, epochs=2, head_epochs=1, **rates)
+    )
+    assert results["steps"] == 12 and results["epochs"] == 3
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    taken = [(row["step"], row["learning_rate"]) for row in rows if "loss" in row]
+    assert [step for step, _ in taken] == [3, 4, 6, 8, 9, 12]
+    decayed = 0.002 * RECIPES["fine-tune"].learning_rate_decay
+    expected = [0.03, 0.03, 0.002, 0.002, decayed, decayed]
+    assert [rate for _, rate in taken] == pytest.approx(expected)
+    assert training.train(_config(pictures, weights_file, tmp_path / "cap", steps=2))["steps"] == 2
+
+
+@pytest.mark.parametrize("calls", [1, 3], ids=["head", "whole"])
+def test_a_run_resumed_in_either_stage_is_the_uninterrupted_one(
+    pictures, weights_file, trained, tmp_path, monkeypatch, calls
+):
+    def config(name, **keywords):
+        return _config(pictures, weights_file, tmp_path / name, deterministic=True, **keywords)
+
+    training.train(config("whole"))
+    original, taken = Trainer.train, []
+
+    def train(self, iterator, count):
+        taken.append(count)
+        if len(taken) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, iterator, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", train)
+        assert training.train(config("parts")) is None
+    assert sum(taken) == {1: 3, 3: 6}[calls]
+    training.train(config("parts", resume=True))
+    (_, whole), _, (_, parts) = trained
+    for ours, theirs in zip(whole.model.variables, parts.model.variables, strict=True):
+        assert ours.numpy().tobytes() == theirs.numpy().tobytes()
+    files = [keras.models.load_model(tmp_path / name / "model.keras") for name in ("whole", "parts")]
+    for ours, theirs in zip(*map(_values, files), strict=True):
+        assert ours == theirs
+    for ours, theirs in zip(*(file.get_weights() for file in files), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_a_folder_that_changed_is_not_resumed(pictures, weights_file, trained, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    for path in pictures.rglob("*.png"):
+        target = copy / path.relative_to(pictures)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    training.train(_config(copy, weights_file, tmp_path / "run", steps=1))
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert {part: sum(map(len, split[part].values())) for part in ("train", "held_out")} == {
+        "train": 40,
+        "held_out": 4,
+    }
+    (tmp_path / "run" / "results.json").unlink()
+    (copy / "eins" / "new.png").write_bytes(next(copy.rglob("*.png")).read_bytes())
+    with pytest.raises(UserError, match="has changed since .*eins/new.png"):
+        training.train(_config(copy, weights_file, tmp_path / "run", steps=1, resume=True))
+
+
+def test_without_classes_the_head_of_the_weights_is_kept(pictures, weights_file, trained, tmp_path):
+    training.train(_config(pictures, weights_file, tmp_path / "first", steps=2))
+    fine_tuned = tmp_path / "first" / "model.keras"
+    training.train(_config(pictures, fine_tuned, tmp_path / "second", steps=1, classes=None))
+    file = _values(keras.models.load_model(fine_tuned))
+    before = trained[1][0]
+    assert all(before[name].tobytes() == file[name].tobytes() for name in file)
+
+
+def test_the_class_names_are_in_all_that_a_run_leaves(pictures, weights_file, trained, tmp_path):
+    run = tmp_path / "run"
+    training.train(_config(pictures, weights_file, run, steps=1))
+    names = tuple(sorted(CLASSES))
+    assert json.loads((run / "config.json").read_text())["class_names"] == list(names)
+    card = weights.read(run / "model.keras", "inception_resnet_v1").card
+    assert card == weights.Card("inception_resnet_v1", 75, names, weights.Preprocessing())
+    moved = (run / "saved_model").rename(tmp_path / "moved")
+    assert (moved / "assets" / "class_names.txt").read_text().splitlines() == list(names)
+    tf.saved_model.load(str(moved))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"classes": None}, "ten.keras tell 10 classes apart, but --data .* has 4: pass --classes auto"),
+        ({"classes": 5}, "--classes 5 is wrong for --data .* has 4: give --classes 4, or auto"),
+        ({"model": "inception_v4"}, "--weights: .*ten.keras.* inception_resnet_v1, not of inception_v4"),
+        ({"weights": "absent.keras"}, "--weights.*absent.keras"),
+        ({"data": "absent"}, "--data absent"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_anything_is_written(
+    pictures, weights_file, trained, tmp_path, keywords, words
+):
+    with pytest.raises(UserError, match=words):
+        training.train(_config(pictures, weights_file, tmp_path / "run", **keywords))
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_shape_are_refused_before_anything_is_written(
+    pictures, weights_file, trained, tmp_path, monkeypatch
+):
+    def wider(*arguments, **keywords):
+        model = _small_network(*arguments, **keywords)
+        x = keras.layers.Conv2D(9, 5, strides=4, use_bias=False, name="first_conv")(model.input)
+        x = keras.layers.Dense(4, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+        return keras.Model(model.input, keras.layers.Activation("softmax")(x), name="wider")
+
+    monkeypatch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(wider, "none"))
+    with pytest.raises(UserError, match="--weights: .*ten.keras"):
+        training.train(_config(pictures, weights_file, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_of_classes_is_checked_without_weights_too(pictures, trained, tmp_path):
+    with pytest.raises(UserError, match="--classes 3"):
+        training.train(
+            TrainConfig(data=str(pictures), classes=3, run_dir=tmp_path / "run", steps=1, batch=10)
+        )
+    results = training.train(
+        TrainConfig(data=str(pictures), classes=4, run_dir=tmp_path / "run", steps=1, batch=10)
+    )
+    assert results["images"] == 4 and results["top5_error"] == 0
+
+
+def test_two_replicas_fine_tune(pictures, weights_file, trained, tmp_path):
+    results = training.train(_config(pictures, weights_file, tmp_path / "run", strategy="mirrored", steps=6))
+    assert results["steps"] == 6 and results["images"] == 4
+
+
+@pytest.mark.parametrize(("weights_given", "recipe"), [(None, "cpu-demo"), ("some.keras", "fine-tune")])
+def test_the_recipe_follows_from_the_weights(weights_given, recipe):
+    config = TrainConfig(weights=weights_given)
+    assert config.recipe_name == recipe and config.recipe_values() == RECIPES[recipe]
