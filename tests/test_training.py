@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from inception_tf import data, networks, training
+from inception_tf import data, networks, training, weights
 from inception_tf.config import TrainConfig
 from inception_tf.errors import UserError
 from inception_tf.trainer import Trainer
@@ -91,7 +91,10 @@ def test_a_run_leaves_its_record(tmp_path, small, capsys):
     config = json.loads((run / "config.json").read_text())
     assert config["flags"]["batch"] == 20 and config["recipe"]["learning_rate"] == 0.01
     assert config["versions"]["keras"] == keras.__version__ and config["devices"]
-    assert "git" in config and config["flags"]["seed"] == 0
+    assert "git" in config and config["flags"]["seed"] == 0 and config["flags"]["recipe"] == "cpu-demo"
+    names = (run / "saved_model" / "assets" / "class_names.txt").read_text().split()
+    card = weights.read(run / "model.keras", "inception_resnet_v1").card
+    assert config["class_names"] == names == list(card.labels) == [str(digit) for digit in range(10)]
 
     assert json.loads((run / "results.json").read_text()) == results
     steps = [row["step"] for row in _rows(run) if "loss" in row]
@@ -147,10 +150,12 @@ def test_lines_after_the_checkpoint_are_taken_again(tmp_path):
     with_extra = tmp_path / "run"
     training.train(_config(with_extra))
     (with_extra / "results.json").unlink()
+    checkpoints = {path: path.stat().st_mtime_ns for path in (with_extra / "checkpoints").glob("ckpt-*")}
     with (with_extra / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "epoch": 1, "loss": 1, "top1_error": 1}\n{"step": 1')
     training.train(_config(with_extra, resume=True))
     assert [row["step"] for row in _rows(with_extra) if "loss" in row] == [3, 6, 8]
+    assert all(path.stat().st_mtime_ns == time for path, time in checkpoints.items())
 
 
 def test_resume_without_a_checkpoint_starts_at_0(tmp_path):
