@@ -12,5 +12,6 @@ from .inputs import preprocess_input as preprocess_input
 from .labels import decode_predictions as decode_predictions
 from .networks import NETWORKS as NETWORKS
 from .networks import multiply_adds as multiply_adds
+from .weights.releases import RELEASES as RELEASES
 
 __version__: str
