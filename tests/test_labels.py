@@ -95,7 +95,12 @@ def test_wrong_arguments(preds, arguments, words):
 
 @pytest.mark.parametrize(
     "preds",
-    [np.random.default_rng(0).normal(size=(2, 1000)), np.ones((2, 1000)), np.eye(2, 1000) * [[1], [0.9]]],
+    [
+        np.random.default_rng(0).normal(size=(2, 1000)),
+        np.ones((2, 1000)),
+        np.eye(2, 1000) * [[1], [0.9]],
+        np.eye(2, 1000) * 3 - np.eye(2, 1000, 1) * 2,
+    ],
 )
 def test_what_are_no_probabilities_are_noticed(preds):
     with pytest.warns(UserWarning, match="no probabilities.*softmax") as record:
