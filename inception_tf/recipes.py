@@ -20,6 +20,8 @@ class Recipe:
         momentum: RMSProp's momentum.
         epsilon: added to the mean square, inside the root.
         initial_accumulator: where the mean square starts: 1.0 in TensorFlow 1, 0.0 in Keras.
+        batch_norm: in training it takes the statistics of the batch (`train`), or those it has and keeps them
+            (`freeze`).
         batch_norm_momentum: decay of batch norm's moving statistics.
         average_decay: decay of the running average of the parameters, at most; (1 + n) / (10 + n) at step n.
         distortion: of training images: `affine` turns, zooms and moves them a little; `inception` crops a
@@ -38,6 +40,7 @@ class Recipe:
     momentum: float
     epsilon: float
     initial_accumulator: float
+    batch_norm: Literal["train", "freeze"]
     batch_norm_momentum: float
     average_decay: float
     distortion: Literal["affine", "inception"]
@@ -61,6 +64,7 @@ RECIPES = {
         momentum=0.9,
         epsilon=1.0,
         initial_accumulator=1.0,
+        batch_norm="train",
         batch_norm_momentum=0.9997,
         average_decay=0.9999,
         distortion="inception",
@@ -79,6 +83,7 @@ RECIPES = {
         momentum=0.9,
         epsilon=0.001,
         initial_accumulator=1.0,
+        batch_norm="train",
         batch_norm_momentum=0.9,
         average_decay=0.99,
         distortion="affine",
@@ -97,6 +102,7 @@ RECIPES = {
         momentum=0.9,
         epsilon=0.001,
         initial_accumulator=1.0,
+        batch_norm="freeze",
         batch_norm_momentum=0.9,
         average_decay=0.99,
         distortion="inception",

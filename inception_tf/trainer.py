@@ -43,8 +43,10 @@ class Trainer:
         self._evaluator = Evaluator(strategy, self._logits_model)
         head = self.model.get_layer("logits")
         backbone = [layer for layer in self.model.layers if layer is not head]
+        norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
+        frozen = norms if recipe.batch_norm == "freeze" else []
         self._train_head = tf.function(self._make_train_steps(head.trainable_variables, backbone))
-        self._train_whole = tf.function(self._make_train_steps(self.model.trainable_variables, []))
+        self._train_whole = tf.function(self._make_train_steps(self.model.trainable_variables, frozen))
         self._reduce_statistics = tf.function(self._make_reduce_statistics())
 
     def train(self, iterator, count):

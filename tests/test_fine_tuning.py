@@ -122,7 +122,8 @@ def test_the_head_stage_moves_the_head_alone_and_the_next_stage_all(
 ):
     training.train(_config(pictures, weights_file, tmp_path / "head", steps=4))
     training.train(_config(pictures, weights_file, tmp_path / "whole", steps=5))
-    for (before, trainer), moved in zip(trained, (set(HEAD), set(trained[0][0])), strict=True):
+    statistics = {"first_bn/moving_mean", "first_bn/moving_variance"}
+    for (before, trainer), moved in zip(trained, (set(HEAD), set(trained[0][0]) - statistics), strict=True):
         after = _values(trainer.model)
         averages = keras.Model.from_config(trainer.model.get_config())
         for variable, value in zip(averages.weights, trainer.average.values().values(), strict=True):
@@ -131,10 +132,8 @@ def test_the_head_stage_moves_the_head_alone_and_the_next_stage_all(
             assert {name for name in after if values[name].tobytes() != before[name].tobytes()} == moved
 
 
-def _trainer(learning_rate=0.01):
-    recipe = dataclasses.replace(
-        RECIPES["fine-tune"], batch=4, head_epochs=1, head_learning_rate=learning_rate
-    )
+def _trainer(**keywords):
+    recipe = dataclasses.replace(RECIPES["fine-tune"], **{"batch": 4, "head_epochs": 1, **keywords})
     keras.utils.set_random_seed(0)
     strategy = tf.distribute.get_strategy()
     trainer = Trainer(strategy, lambda: _small_network((20, 20, 3), 5), recipe, steps_per_epoch=2)
@@ -147,15 +146,30 @@ def _trainer(learning_rate=0.01):
 
 
 def test_batch_norm_infers_in_the_head_stage_while_dropout_drops():
-    trainer, batches, *_ = _trainer(learning_rate=1e-12)
+    trainer, batches, *_ = _trainer(head_learning_rate=1e-12)
     assert trainer.train(batches, 1)[0] != trainer.train(batches, 1)[0]
-    trainer, batches, images, labels = _trainer(learning_rate=1e-12)
+    trainer, batches, images, labels = _trainer(head_learning_rate=1e-12)
     trainer.model.get_layer("dropout").rate = 0.0
     probabilities = trainer.model(images, training=False).numpy()
     expected = -np.log(probabilities[np.arange(4), labels]).mean()
     assert trainer.train(batches, 2)[0] == pytest.approx(float(expected), rel=1e-5)
     assert all(layer.trainable for layer in trainer.model.layers)
-    assert trainer.train(batches, 1)[0] != pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "freeze"])
+def test_the_recipe_says_whether_batch_norm_keeps_its_statistics(batch_norm):
+    trainer, batches, images, labels = _trainer(batch_norm=batch_norm, head_epochs=0, learning_rate=1e-12)
+    trainer.model.get_layer("dropout").rate = 0.0
+    before = _values(trainer.model)
+    probabilities = trainer.model(images, training=batch_norm == "train").numpy()
+    for name, value in before.items():
+        layer, variable = name.split("/")
+        getattr(trainer.model.get_layer(layer), variable).assign(value)
+    expected = -np.log(probabilities[np.arange(4), labels]).mean()
+    assert trainer.train(batches, 1)[0] == pytest.approx(float(expected), rel=1e-5)
+    after = _values(trainer.model)
+    moved = (before["first_bn/moving_mean"] != after["first_bn/moving_mean"]).any()
+    assert moved == (batch_norm == "train")
 
 
 def _operations(graph):
