@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from inception_tf import NETWORKS
+from inception_tf import NETWORKS, weights
+from inception_tf.conversion import write
 
 pytest.importorskip("jax", reason="needs JAX: pip install '.[test]'")
 
 # Every convolution has 16 filters then: JAX compiles once a shape.
 ARGUMENTS = {"width_multiplier": 0.01, "input_shape": (75, 75, 3), "classes": 7}
-COMPARED = ("inception_v4", "inception_resnet_v1_facenet")
+COMPARED = {"inception_v4": ".safetensors", "inception_resnet_v1_facenet": ".weights.h5"}
 CHILD = """
     import pathlib
     import sys
@@ -37,8 +38,8 @@ CHILD = """
     images = np.load(folder / "images.npy")
     outputs = {}
     for name, entry in inception_tf.NETWORKS.items():
-        weights = folder / f"{name}.weights.h5"
-        model = entry.builder(weights=weights if weights.exists() else None, **ARGUMENTS)
+        weights = next(folder.glob(f"{name}.*"), None)
+        model = entry.builder(weights=weights, **ARGUMENTS)
         outputs[name] = model.predict(images, verbose=0)
         assert outputs[name].shape == (2, 7) and np.isfinite(outputs[name]).all()
     assert "tensorflow" not in sys.modules
@@ -51,13 +52,13 @@ def test_builds_and_predicts_without_tensorflow(tmp_path):
     images = generator.uniform(-1, 1, (2, 75, 75, 3)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     expected = {}
-    for name in COMPARED:
+    for name, ending in COMPARED.items():
         model = NETWORKS[name].builder(**ARGUMENTS)
         for variable in model.non_trainable_variables:
             low, high = (0.5, 1.5) if variable.path.endswith("variance") else (-0.2, 0.2)
             if not variable.path.startswith("seed"):
                 variable.assign(generator.uniform(low, high, variable.shape))
-        model.save_weights(tmp_path / f"{name}.weights.h5")
+        write(model, weights.Card(name, 75), tmp_path / f"{name}{ending}")
         expected[name] = keras.ops.convert_to_numpy(model(images, training=False))
 
     program = textwrap.dedent(CHILD).replace("ARGUMENTS", repr(ARGUMENTS))

@@ -7,6 +7,7 @@ import io
 import logging
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -103,3 +104,20 @@ def test_releases_come_by_https_from_networks_that_exist(network):
     for release in RELEASES[network].values():
         assert release.url.startswith("https://")
         assert "/" not in release.file
+
+
+def test_the_readme_lists_the_releases():
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.endswith(("| published |", "| at first use |"))]
+    listed, builder = {}, None
+    for row in rows:
+        network, name, file, _, hash = (cell.strip(" `") for cell in row.split("|")[1:-1])
+        builder = network or builder
+        listed.setdefault(builder, {})[name.strip('"')] = (file, hash == "published")
+    assert listed == {
+        entry.builder.__name__: {
+            name: (release.file, release.hash is not None) for name, release in RELEASES[network].items()
+        }
+        for network, entry in NETWORKS.items()
+        if RELEASES[network]
+    }
