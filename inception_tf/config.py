@@ -43,6 +43,8 @@ class TrainConfig:
         learning_rate: First learning rate of the whole network. [default: the recipe's]
         head_epochs: Passes before --epochs in which the last layer alone is trained. [default: the recipe's]
         head_learning_rate: Learning rate of these passes. [default: the recipe's]
+        distortion: Of training images: `affine` turns, zooms and moves them a little, `inception` crops a
+            part and mirrors it. [default: the recipe's]
         policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere.
         strategy: How devices are used. `auto` takes a TPU, else the GPUs, else the CPU.
         tpu_name: Name of a Cloud TPU, where it is not the local one.
@@ -69,6 +71,7 @@ class TrainConfig:
     learning_rate: float | None = None
     head_epochs: int | None = None
     head_learning_rate: float | None = None
+    distortion: Literal["affine", "inception"] | None = None
     policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "tpu"] = "auto"
     tpu_name: str | None = None
@@ -97,13 +100,12 @@ class TrainConfig:
             )
 
     def _check_choices(self):
-        for field, hint in typing.get_type_hints(type(self)).items():
-            value = getattr(self, field)
-            if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
-                choices = ", ".join(typing.get_args(hint))
-                raise UserError(f"{flag(field)} {value} is unknown: choose from {choices}.")
         if isinstance(self.classes, str) and self.classes != "auto":
             raise UserError(f"--classes {self.classes} is unknown: give auto or a number.")
+        for field, hint in typing.get_type_hints(type(self)).items():
+            value, choices = getattr(self, field), _choices(hint)
+            if isinstance(value, str) and choices and value not in choices:
+                raise UserError(f"{flag(field)} {value} is unknown: choose from {', '.join(choices)}.")
 
     def _check_numbers(self):
         for field, least in (
@@ -140,10 +142,19 @@ class TrainConfig:
         """The recipe, with what the flags say in its place."""
         given = {
             key: value
-            for key in ("batch", "epochs", "learning_rate", "head_epochs", "head_learning_rate")
+            for key in ("batch", "epochs", "learning_rate", "head_epochs", "head_learning_rate", "distortion")
             if (value := getattr(self, key)) is not None
         }
+        if self.weights is None:
+            given["batch_norm"] = "train"  # there are no statistics to keep
         return dataclasses.replace(RECIPES[self.recipe_name], **given)
+
+
+def _choices(hint):
+    """The values of the Literals in a type hint."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    return tuple(choice for part in typing.get_args(hint) for choice in _choices(part))
 
 
 def flag(field):

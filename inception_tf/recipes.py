@@ -93,10 +93,10 @@ RECIPES = {
     "fine-tune": Recipe(
         batch=32,
         epochs=10,
-        learning_rate=0.0005,
+        learning_rate=0.001,
         learning_rate_decay=0.8,
         decay_epochs=1,
-        head_epochs=3,
+        head_epochs=1,
         head_learning_rate=0.001,
         rms_decay=0.9,
         momentum=0.9,

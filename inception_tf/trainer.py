@@ -26,13 +26,12 @@ class Trainer:
         model: the network, with a softmax top.
         optimizer: RMSProp, built before the first step.
         average: the `ParameterAverage` of its weights.
-        head_steps: steps of the head's stage.
     """
 
     def __init__(self, strategy, build_model, recipe, steps_per_epoch):
         self._strategy = strategy
         self._batch = recipe.batch
-        self.head_steps = recipe.head_steps(steps_per_epoch)
+        self._head_steps = recipe.head_steps(steps_per_epoch)
         with strategy.scope():
             self.model = build_model()
             # Built here and not in the first step, which would be traced twice and make the slots in a graph.
@@ -60,7 +59,7 @@ class Trainer:
         Returns:
             the means over these steps of the loss (nats) and of the top-1 error (a fraction).
         """
-        is_head_stage = self.optimizer.iterations.value.numpy() < self.head_steps
+        is_head_stage = self.optimizer.iterations.value.numpy() < self._head_steps
         train_steps = self._train_head if is_head_stage else self._train_whole
         loss, top1_error = train_steps(iterator, tf.constant(count)).numpy().tolist()
         return loss, top1_error

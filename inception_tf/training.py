@@ -57,11 +57,7 @@ def train(config):
             f"{config.strategy}."
         )
     source = data.load(config, run.split)
-    if config.steps is None and _last_step(config, recipe, source) == 0:
-        raise UserError(
-            f"--batch {recipe.batch} is too large for {recipe.epochs} epochs of {len(source.train)} images, "
-            "not one step: give a smaller one, or more --epochs."
-        )
+    steps = _Steps.of(config, recipe, len(source.train))
     initial = _initial_weights(config, source)
     print(
         f"{config.model} on {config.data}; {strategy.__class__.__name__}, {replicas} replica(s); {run.path}"
@@ -71,7 +67,7 @@ def train(config):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     with _dtype_policy(config.policy), _stop_signals() as stopped:
-        return _Run(config, recipe, strategy, source, initial, run).complete(stopped)
+        return _Run(config, recipe, steps, strategy, source, initial, run).complete(stopped)
 
 
 def _check_keras():
@@ -95,9 +91,45 @@ def _settle(config):
     )
 
 
-def _last_step(config, recipe, source):
-    epochs = recipe.head_epochs + recipe.epochs
-    return config.steps or round(epochs * len(source.train) / recipe.batch)
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """The steps of a run.
+
+    Attributes:
+        an_epoch: steps, possibly broken, that show every image once.
+        head: those of the head's stage, the first ones.
+        last: all of them.
+    """
+
+    an_epoch: float
+    head: int
+    last: int
+
+    @classmethod
+    def of(cls, config, recipe, images):
+        """Those that `config` asks for on so many `images`."""
+        an_epoch = images / recipe.batch
+        last = config.steps or round((recipe.head_epochs + recipe.epochs) * an_epoch)
+        if last == 0:
+            raise UserError(
+                f"--batch {recipe.batch} is too large for {recipe.epochs} epochs of {images} images, not one "
+                "step: give a smaller one, or more --epochs."
+            )
+        return cls(an_epoch, recipe.head_steps(an_epoch), last)
+
+    def next_stop(self, step, *every):
+        """The next step that ends an epoch (and so a stage), or the run, or is a multiple of an `every`."""
+        stops = [(step // number + 1) * number for number in every]
+        return min(*stops, self._epoch_end_after(step), self.last)
+
+    def end_epoch(self, step):
+        """Whether an epoch ends at `step`."""
+        return step == self._epoch_end_after(step - 1)
+
+    def _epoch_end_after(self, step):
+        """Batches may cross the end of an epoch, so it is rounded."""
+        epoch = math.floor(step / self.an_epoch)
+        return next(end for n in itertools.count(epoch) if (end := round(n * self.an_epoch)) > step)
 
 
 def _initial_weights(config, source):
@@ -128,22 +160,22 @@ class _Run:
     Args:
         config: a `TrainConfig`, with nothing left open.
         recipe: its `Recipe`.
+        steps: its `_Steps`.
         strategy: a `tf.distribute.Strategy`.
         source: the `Data`.
         initial: the `Weights` to start from, or None.
         directory: the `RunDirectory`, not open yet.
     """
 
-    def __init__(self, config, recipe, strategy, source, initial, directory):
+    def __init__(self, config, recipe, steps, strategy, source, initial, directory):
         self._config = config
         self._recipe = recipe
+        self._steps = steps
         self._strategy = strategy
         self._source = source
         self._directory = directory
         self._gamma = initial is not None and initial.has_gamma
-        self._steps_per_epoch = len(source.train) / recipe.batch
-        self._last_step = _last_step(config, recipe, source)
-        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, self._steps_per_epoch)
+        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps.an_epoch)
         directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
         replicas = strategy.num_replicas_in_sync
@@ -176,17 +208,17 @@ class _Run:
         step = self._checkpoints.restore()
         self._directory.forget_metrics_after(step)
         if self._config.resume:
-            where = f"Resuming at step {step} of {self._last_step}."
+            where = f"Resuming at step {step} of {self._steps.last}."
             print(where if step else "No checkpoint yet: starting at step 0.")
         step = self._take_steps(step, stopped)
         self._checkpoints.save(step)
-        if step < self._last_step:
+        if step < self._steps.last:
             print(
-                f"Interrupted, saved at step {step} of {self._last_step}. To go on: the same flags with "
+                f"Interrupted, saved at step {step} of {self._steps.last}. To go on: the same flags with "
                 f"--resume --run-dir {self._directory.path}"
             )
             return None
-        results = {**self._evaluate(step), "steps": step, "epochs": step / self._steps_per_epoch}
+        results = {**self._evaluate(step), "steps": step, "epochs": step / self._steps.an_epoch}
         if not math.isfinite(results["loss"]):
             raise _not_finite(results["loss"], step, self._trainer.learning_rate())
         print(_sentence("Averaged weights", results))
@@ -195,12 +227,13 @@ class _Run:
 
     def _take_steps(self, step, stopped):
         """Trains from `step` to the last, or until stopped; returns the step then."""
-        batch, last_step = self._recipe.batch, self._last_step
+        config = self._config
+        batch, last_step = self._recipe.batch, self._steps.last
         batches = data.training_batches(
             self._source.train,
-            size=self._config.size,
+            size=config.size,
             batch=batch,
-            seed=self._config.seed,
+            seed=config.seed,
             distortion=self._recipe.distortion,
             first_step=step,
             last_step=last_step,
@@ -208,7 +241,7 @@ class _Run:
         iterator = iter(strategies.distribute(self._strategy, batches))
         with tqdm(total=last_step * batch, initial=step * batch, unit=" images", mininterval=1) as progress:
             while step < last_step and not stopped:
-                count = self._next_stop(step) - step
+                count = self._steps.next_stop(step, config.log_every, config.checkpoint_every) - step
                 row = self._train(iterator, step, count)
                 step += count
                 progress.set_postfix_str(
@@ -217,24 +250,14 @@ class _Run:
                 progress.update(count * batch)
                 if step == last_step:
                     break
-                if step == _epoch_end_after(step - 1, self._steps_per_epoch):
-                    epoch = round(step / self._steps_per_epoch)
+                if self._steps.end_epoch(step):
+                    epoch = round(step / self._steps.an_epoch)
                     progress.write(_sentence(f"Epoch {epoch}", self._evaluate(step)))
-                if step == self._trainer.head_steps:
+                if step == self._steps.head:
                     progress.write("From here on the whole network is trained.")
-                if step % self._config.checkpoint_every == 0:
+                if step % config.checkpoint_every == 0:
                     self._checkpoints.save(step)
         return step
-
-    def _next_stop(self, step):
-        """The next step after `step` at which something else is to be done than to train on."""
-        stops = [
-            _multiple_after(step, every) for every in (self._config.log_every, self._config.checkpoint_every)
-        ]
-        stops += [_epoch_end_after(step, self._steps_per_epoch), self._last_step]
-        if step < self._trainer.head_steps:
-            stops.append(self._trainer.head_steps)
-        return min(stops)
 
     def _train(self, iterator, step, count):
         """Takes `count` steps from `step` on and logs them; returns the row."""
@@ -247,7 +270,7 @@ class _Run:
             raise _not_finite(loss, step, learning_rate)
         row = {
             "step": step,
-            "epoch": step / self._steps_per_epoch,
+            "epoch": step / self._steps.an_epoch,
             "loss": loss,
             "top1_error": top1_error,
             "learning_rate": learning_rate,
@@ -260,7 +283,7 @@ class _Run:
         """Errors of the averaged weights on the held-out images; logged."""
         results = self._trainer.evaluate(self._held_out)
         scalars = {f"held_out_{name}": value for name, value in results.items()}
-        self._directory.log({"step": step, "epoch": step / self._steps_per_epoch, **scalars})
+        self._directory.log({"step": step, "epoch": step / self._steps.an_epoch, **scalars})
         return results
 
     def _leave_behind(self, results):
@@ -315,16 +338,6 @@ def _not_finite(loss, step, learning_rate):
         f"The loss is {loss} at step {step}, at a learning rate of {learning_rate:g}: start again in another "
         "--run-dir with a lower --learning-rate (--head-learning-rate where the last layer alone is trained)."
     )
-
-
-def _multiple_after(step, every):
-    return (step // every + 1) * every
-
-
-def _epoch_end_after(step, steps_per_epoch):
-    """The first step after `step` that ends an epoch; batches may cross it, so it is rounded."""
-    epoch = math.floor(step / steps_per_epoch)
-    return next(end for n in itertools.count(epoch) if (end := round(n * steps_per_epoch)) > step)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def test_help_reads_well_without_tensorflow_or_keras(arguments):
         (("--resume",), ("--resume", "--run-dir")),
         (("--tpu-name", "t", "--strategy", "mirrored"), ("--tpu-name t", "--strategy tpu")),
         (("--head-epochs", "2"), ("--head-epochs 2", "--weights")),
-        (("--recipe", "fine-tune"), ("--head-epochs 3 of --recipe fine-tune", "--head-epochs 0")),
+        (("--recipe", "fine-tune"), ("--head-epochs 1 of --recipe fine-tune", "--head-epochs 0")),
         (("--classes", "few"), ("--classes", "few", "auto")),
         (("--classes", "12"), ("--classes 12", "--data digits", "--classes 10")),
         (("--held-out", "1"), ("--held-out 1", "between 0 and 1")),
@@ -108,7 +108,7 @@ def test_the_flags_know_every_network_and_recipe():
     assert set(typing.get_args(hints["recipe"])) == {"auto", *recipes.RECIPES}
 
 
-@pytest.mark.parametrize("field", ["model", "classes", "recipe", "policy", "strategy"])
+@pytest.mark.parametrize("field", ["model", "classes", "distortion", "recipe", "policy", "strategy"])
 def test_python_is_refused_as_the_command_line_is(field):
     with pytest.raises(UserError, match=f"--{field} nonsense"):
         TrainConfig(**{field: "nonsense"})

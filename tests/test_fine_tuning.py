@@ -339,3 +339,9 @@ def test_two_replicas_fine_tune(pictures, weights_file, trained, tmp_path):
 def test_the_recipe_follows_from_the_weights(weights_given, recipe):
     config = TrainConfig(weights=weights_given)
     assert config.recipe_name == recipe and config.recipe_values() == RECIPES[recipe]
+
+
+def test_without_weights_there_are_no_statistics_to_keep():
+    config = TrainConfig(recipe="fine-tune", head_epochs=0, distortion="affine")
+    expected = {"batch_norm": "train", "head_epochs": 0, "distortion": "affine"}
+    assert config.recipe_values() == dataclasses.replace(RECIPES["fine-tune"], **expected)
