@@ -42,6 +42,25 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
 
 
 @app.command
+def convert(source: str, destination: str, *, model: Model | None = None, classes: int | None = None):
+    """Write the weights of a network in another format: the one that DESTINATION's ending stands for.
+
+    Args:
+        source: A file of weights, or with --model the name of a release ("imagenet").
+        destination: File to write: .keras, .weights.h5, .h5 (keras.applications), .safetensors (timm,
+            facenet-pytorch) or .ckpt (slim's and facenet's TensorFlow 1 checkpoint).
+        model: The network, where the file does not say.
+        classes: 1001 keeps the background, class 0, of slim's classifiers.
+    """
+    from inception_tf.conversion import convert
+
+    left_out = convert(source, destination, model, classes)
+    if left_out:
+        print(f"{destination} has no place for the auxiliary head: {len(left_out)} variables are left out.")
+    print(f"{source} is written as {destination}.")
+
+
+@app.command
 def predict(
     pictures: list[Path],
     /,

@@ -20,13 +20,14 @@ WRITERS = {  # by the ending of the file; the longer one first
 }
 
 
-def load(source, network=None, classes=None):
-    """The whole network that a file of weights holds, with its top and its auxiliary head if it has them.
+def load(source, network=None, classes=None, auxiliary_head=True):
+    """The whole network that a file of weights holds, with its top if it has one.
 
     Args:
         source: a path, or the name of one of the network's releases.
         network: name in `NETWORKS`; None: what the file says.
         classes: None: as the file has them, without slim's background; 1001 keeps that.
+        auxiliary_head: whether the auxiliary head comes along, if the file has it.
 
     Returns:
         a `keras.Model`, and its `weights.Card`.
@@ -37,7 +38,7 @@ def load(source, network=None, classes=None):
     read = weights.read(source, network)
     network = network or (read.card and read.card.network)
     if network is None:
-        raise UserError(f"{source} does not say which network it holds: name it with --model.")
+        raise UserError(f"{source} does not say which network it holds: name that (--model).")
     size = read.card.size if read.card else NETWORKS[network].input_size
     classes = classes or read.classes
     arguments = {"classes": classes} if classes else {}
@@ -47,7 +48,7 @@ def load(source, network=None, classes=None):
         include_top=bool(arguments),
         input_shape=(size, size, 3),
         batch_norm_gamma=read.has_gamma,
-        auxiliary_head=read.has_auxiliary_head,
+        auxiliary_head=auxiliary_head and read.has_auxiliary_head,
         **arguments,
     )
     weights.assign(model, read)

@@ -1,73 +1,50 @@
 """Pictures in, names out: a network built from its weights, and what it says of files of pictures."""
 
 import dataclasses
-import os
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from inception_tf import labels, weights
+from inception_tf import conversion, labels
 from inception_tf.errors import UserError
-from inception_tf.networks import NETWORKS
 from inception_tf.preprocessing import evaluation_image
+from inception_tf.weights.card import IMAGENET, IMAGENET_BACKGROUND
 
-FACES = "inception_resnet_v1_facenet"  # gives embeddings where its classes have no names
+FACES = "inception_resnet_v1_facenet"  # its released classes have no names
 
 
 def load(source, network=None):
-    """Builds the network that a set of weights is for, with its classes and its input size.
+    """The network of a file of weights, as `conversion.load` gives it, with a label for every class.
 
     Args:
-        source: path of a file of weights or of a run's folder, or the name of released weights.
+        source: path of a file of weights or of a finished run's folder, or the name of a release.
         network: its name in `NETWORKS`; may be None where the file says it.
 
     Returns:
-        the `keras.Model`, from images to probabilities or embeddings, and its `weights.Card`: that of the
-        file, or else what `NETWORKS` and the number of classes tell (1,000 are taken for ImageNet's).
+        the `keras.Model`, from images to probabilities or embeddings, and its `weights.Card`. Where the file
+        has no labels, 1,000 classes are taken for ImageNet's.
 
     Raises:
         UserError: there are no such weights, they are not the network's, or the network is not known.
     """
-    path = os.fspath(source)
-    if os.path.isdir(path):
-        path = os.path.join(path, "model.keras")
-        if not os.path.isfile(path):
-            raise UserError(f"--weights {source} is a folder without model.keras, which a finished run has.")
-    if network is None and not os.path.exists(path) and not os.path.exists(f"{path}.index"):
-        raise UserError(f"--weights {path} is no file; for released weights, give --model as well.")
-    try:
-        read = weights.read(path, network)
-        card = _card(read, network)
-        head = {"classes": None if card.labels is None else read.classes}
-        if read.embedding_size is not None:
-            head["embedding_size"] = read.embedding_size
-        model = NETWORKS[card.network].builder(
-            input_shape=(card.size, card.size, 3), batch_norm_gamma=read.has_gamma, **head
-        )
-        weights.assign(model, read)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return model, card
+    model, card = conversion.load(source, network, auxiliary_head=False)
+    has_classes = any(layer.name == "logits" for layer in model.layers)
+    return model, _labelled(card, model.output_shape[-1] if has_classes else None, source)
 
 
-def _card(read, network):
-    """The card of weights that were read, with what it leaves open filled in."""
-    card = read.card
-    if card is None:
-        if network is None:
-            raise ValueError(f"{read.source} does not say which network it is of: give --model.")
-        card = weights.Card(network, NETWORKS[network].input_size)
-    if card.labels is None and card.network == FACES:
-        return card  # its released classes are people without names
-    if read.classes is None:
-        raise ValueError(f"{read.source} has no classifier: save a network with include_top=True.")
+def _labelled(card, classes, source):
+    """The card of a network of `classes` classes, with the labels that it leaves open."""
+    if card.network == FACES and card.labels is None:
+        return card
+    if classes is None:
+        raise UserError(f"{source} has no classifier: save a network with include_top=True.")
     if card.labels is None:
-        unnamed = tuple(f"class_{i}" for i in range(read.classes))
-        released = {1000: weights.card.IMAGENET, 1001: weights.card.IMAGENET_BACKGROUND}
-        card = dataclasses.replace(card, labels=released.get(read.classes, unnamed))
+        unnamed = tuple(f"class_{i}" for i in range(classes))
+        released = {1000: IMAGENET, 1001: IMAGENET_BACKGROUND}
+        card = dataclasses.replace(card, labels=released.get(classes, unnamed))
     names = len(labels.classes(card.labels))
-    if names != read.classes:
-        raise ValueError(f"{read.source} has {read.classes} classes, and its card names {names}.")
+    if names != classes:
+        raise UserError(f"{source} has {classes} classes, and its card names {names}.")
     return card
 
 

@@ -95,4 +95,4 @@ def test_gamma_that_keras_applications_cannot_hold(tmp_path):
 def test_a_file_that_does_not_say_its_network(tmp_path, capsys):
     model = InceptionV3(**TINY)
     model.save_weights(tmp_path / "v3.weights.h5")
-    refused([tmp_path / "v3.weights.h5", tmp_path / "v3.ckpt"], "name it with --model", capsys)
+    refused([tmp_path / "v3.weights.h5", tmp_path / "v3.ckpt"], "does not say which network it holds", capsys)

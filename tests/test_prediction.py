@@ -251,20 +251,15 @@ def test_a_file_without_a_card(folder, capfd):
 
 @pytest.mark.parametrize(("classes", "expected"), [(1000, "imagenet"), (1001, "imagenet+background")])
 def test_a_thousand_classes_are_imagenet(classes, expected):
-    read = weights_of({"logits/bias": np.zeros(classes)}, None)
-    assert prediction._card(read, "inception_v3").labels == expected
-
-
-def weights_of(tensors, card):
-    return weights.Weights("file.weights.h5", weights.keras_files, tensors, card)
+    assert prediction._labelled(Card("inception_v3", 299), classes, "v3.h5").labels == expected
 
 
 def test_names_that_do_not_fit_and_no_classifier():
     card = Card("inception_v3", 299, NAMES)
-    with pytest.raises(ValueError, match="file.weights.h5 has 4 classes.*3"):
-        prediction._card(weights_of({"logits/bias": np.zeros(4)}, card), None)
-    with pytest.raises(ValueError, match="file.weights.h5 has no classifier"):
-        prediction._card(weights_of({}, card), None)
+    with pytest.raises(ValueError, match="v3.h5 has 4 classes.*3"):
+        prediction._labelled(card, 4, "v3.h5")
+    with pytest.raises(ValueError, match="v3.h5 has no classifier"):
+        prediction._labelled(card, None, "v3.h5")
 
 
 def test_faces_have_embeddings_and_no_classes(folder, tmp_path, capfd):
@@ -281,8 +276,8 @@ def test_faces_have_embeddings_and_no_classes(folder, tmp_path, capfd):
     [
         (("missing.png", "--weights", "run"), ("missing.png",)),
         (("bad.jpg", "--weights", "run"), ("bad.jpg", "JPEG or PNG")),
-        (("one.png", "--weights", "nothing.h5"), ("--weights nothing.h5", "--model")),
-        (("one.png", "--weights", "."), ("--weights .", "model.keras")),
+        (("one.png", "--weights", "nothing.h5"), ("nothing.h5", "--model")),
+        (("one.png", "--weights", "."), (". cannot be read", "checkpoints")),
         (("one.png", "--weights", "run", "--model", "inception_v4"), ("inception_resnet_v1", "inception_v4")),
         (("one.png", "--weights", "run", "--model", "vgg"), ("vgg", "inception_v4")),
         (("one.png", "--weights", "run", "--top", "0"), ("--top 0",)),
