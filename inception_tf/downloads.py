@@ -83,6 +83,12 @@ def download(url, name, known_hash=None, directory=None):
     return path
 
 
+def forget(path):
+    """Removes a file from the cache, and the record of its hash."""
+    for file in (path, path.with_name(f"{path.name}.sha256")):
+        file.unlink(missing_ok=True)
+
+
 def extract(archive, directory):
     """Unpacks a .tar.gz of regular files.
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import typing
 from typing import Literal
 
 CARD = "inception_tf_card"  # what files of weights call the card among their metadata
 IMAGENET = "imagenet"  # the 1,000 classes of ILSVRC 2012, in the order of their wnids
 IMAGENET_BACKGROUND = "imagenet+background"  # the same after class 0, slim's "background"
+MAXIMUM_SIZE = 10_000  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +60,31 @@ class Card:
         try:
             values = json.loads(text)
             labels = values["labels"]
-            return cls(
+            card = cls(
                 network=str(values["network"]),
                 size=int(values["size"]),
                 labels=labels if labels is None or isinstance(labels, str) else tuple(map(str, labels)),
                 preprocessing=Preprocessing(**values["preprocessing"]),
             )
+            card._check()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"its card of labels and preprocessing is damaged: {error}") from error
+        return card
+
+    def _check(self):
+        """Raises ValueError if a value is not one that it can have."""
+        kinds = typing.get_type_hints(Preprocessing)
+        if not 1 <= self.size <= MAXIMUM_SIZE:
+            raise ValueError(f"size={self.size}")
+        if isinstance(self.labels, str) and self.labels not in (IMAGENET, IMAGENET_BACKGROUND):
+            raise ValueError(f"labels={self.labels!r}")
+        for name in ("scale", "resize"):
+            if (value := getattr(self.preprocessing, name)) not in typing.get_args(kinds[name]):
+                raise ValueError(f"{name}={value!r}")
+        if not 0 < self.preprocessing.central_fraction <= 1:
+            raise ValueError(f"central_fraction={self.preprocessing.central_fraction}")
 
 
 def imagenet_labels(biases):
     """The labels of a released classifier, whose classes its biases (an array, or None) count."""
-    return IMAGENET if biases is not None and len(biases) in (1000, 1001) else None
+    return IMAGENET if biases is not None and biases.size in (1000, 1001) else None

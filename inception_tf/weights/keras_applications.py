@@ -7,7 +7,7 @@ import h5py
 import keras
 
 from inception_tf.weights.card import CARD, Card, Preprocessing, imagenet_labels
-from inception_tf.weights.keras_files import array, own
+from inception_tf.weights.keras_files import arrays, has, open_file, own
 from inception_tf.weights.units import UNIT, repeats, split
 
 NAME = "keras.applications' .h5 file"
@@ -27,14 +27,14 @@ def identify(path):
     if not h5py.is_hdf5(path):
         return False
     with h5py.File(path, "r") as file:
-        return "layer_names" in file.attrs or "model_weights" in file
+        return "layer_names" in file.attrs or has(file, "model_weights")
 
 
 def read(path):
     """The tensors, with the numbers in their layers' names from 1 on, and the card."""
-    tensors = {}
-    with h5py.File(path, "r") as file:
-        root = own(file, "model_weights") if "model_weights" in file else file
+    datasets = {}
+    with open_file(path) as file:
+        root = own(file, "model_weights") if has(file, "model_weights") else file
         for layer in root:
             group = own(root, layer)
             for name in group.attrs["weight_names"]:
@@ -42,11 +42,12 @@ def read(path):
                 variable = group
                 for part in name.split("/"):
                     variable = own(variable, part)
-                tensors[layer, name.rpartition("/")[2].removesuffix(":0")] = array(variable)
-        metadata = dict(file.attrs)
+                datasets[layer, name.rpartition("/")[2].removesuffix(":0")] = variable
+        tensors = arrays(file, datasets)
+        card = Card.from_json(file.attrs[CARD]) if CARD in file.attrs else None
     renumbered = _renumbered({layer for layer, _ in tensors})
     tensors = {f"{renumbered[layer]}/{variable}": values for (layer, variable), values in tensors.items()}
-    return tensors, Card.from_json(metadata[CARD]) if CARD in metadata else _card(tensors)
+    return tensors, card or _card(tensors)
 
 
 def _renumbered(layers):

@@ -9,7 +9,7 @@ import numpy as np
 from inception_tf.errors import UserError
 from inception_tf.weights import keras_applications, keras_files, pytorch, tf1_checkpoints
 from inception_tf.weights.card import IMAGENET, IMAGENET_BACKGROUND, Card
-from inception_tf.weights.releases import RELEASES, fetch
+from inception_tf.weights.releases import RELEASES, fetched
 
 # Each module of a format can identify and read a file, name our variables as the file does, and write one.
 FORMATS = (tf1_checkpoints, keras_files, keras_applications, pytorch)
@@ -29,6 +29,7 @@ TOP = (
     *(f"bottleneck_bn/{variable}" for variable in BATCH_NORM),
 )
 LISTED = 10  # names of a kind that a message lists
+LONGEST = 1000  # characters of such a list, or of another library's error, in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,13 @@ class Weights:
         bias = self._tensor("logits/bias")
         if bias is None:
             return None
-        return BACKGROUND - 1 if self._has_background(bias) else len(bias)
+        return BACKGROUND - 1 if self._has_background(bias) else bias.size
 
     @property
     def embedding_size(self):
         """Size of facenet's bottleneck; None without one."""
         mean = self._tensor("bottleneck_bn/moving_mean")
-        return None if mean is None else len(mean)
+        return None if mean is None else mean.size
 
     @property
     def has_auxiliary_head(self):
@@ -89,14 +90,15 @@ class Weights:
 
     def _has_background(self, value):
         """Our own files have the classes that their network was built with."""
-        return self.format is not keras_files and value.shape[-1] == BACKGROUND
+        return self.format is not keras_files and value.shape[-1:] == (BACKGROUND,)
 
 
 def read(source, network=None):
     """Reads weights, and finds out by itself of what format they are.
 
     Args:
-        source: the name of one of the network's releases, or the path of a file of a known format.
+        source: the name of one of the network's releases, or the path of a file of a known format or of the
+            folder of a finished run.
         network: name in `NETWORKS` of the network that they are for; None for that of the file.
 
     Returns:
@@ -107,22 +109,36 @@ def read(source, network=None):
     """
     path = os.fspath(source)
     if network is not None and path in RELEASES[network]:
-        path = os.fspath(fetch(network, path))
-    elif not os.path.exists(path) and not os.path.exists(f"{path}.index"):
-        released = ", ".join(map(repr, RELEASES.get(network, ())))
+        with fetched(network, path) as file:
+            return _read(os.fspath(file), network)
+    if not any((os.path.isfile(path), os.path.isdir(path), os.path.isfile(f"{path}.index"))):
+        released = f"one of {', '.join(map(repr, RELEASES.get(network, ())))}" if network else "a release"
         raise UserError(
-            f"`weights` must be the path of a file that exists"
-            f"{f' or one of {released}' if released else ''}. Received: weights={path!r}"
+            f"`weights` must be the path of a file that exists, or {released}"
+            f"{'' if network else ' of the network that --model names'}. Received: weights={path!r}"
         )
+    run = os.path.join(path, "model.keras")
+    if os.path.isfile(run):
+        path = run
+    return _read(path, network)
+
+
+def _read(path, network):
     format = None
     try:
         format = next((format for format in FORMATS if format.identify(path)), None)
         if format is None:
             raise ValueError(f"it is none of {', '.join(format.NAME for format in FORMATS)}")
         tensors, card = format.read(path)
+        for name, tensor in tensors.items():
+            if tensor.dtype.kind != "f" and tensor.dtype.name != "bfloat16":
+                raise ValueError(f"{_line(name)} holds {tensor.dtype.name} instead of floating-point numbers")
+        if card is not None and card.network not in RELEASES:
+            raise ValueError(f"it names the network {card.network!r}")
     except Exception as error:  # whatever the readers of a damaged file come upon
         kind = "file of weights" if format is None else format.NAME
-        raise UserError(f"{path} cannot be read as a {kind}: {' '.join(str(error).split())}.") from error
+        reason = _line(str(error).rstrip(".") or type(error).__name__)
+        raise UserError(f"{path} cannot be read as a {kind}: {reason}.") from error
     if network is not None and card is not None and card.network != network:
         raise UserError(f"{path} holds the weights of {card.network}, not of {network}.")
     return Weights(path, format, tensors, card)
@@ -137,7 +153,7 @@ def assign(model, weights, new_head=False):
         new_head: whether the layers that depend on the classes keep their values.
 
     Raises:
-        UserError: a variable is missing, left over, or of another shape; the sentence lists which.
+        UserError: a variable is missing, left over, of another shape or not finite; the sentence lists which.
     """
     variables = {
         f"{layer.name}/{variable.name}": variable
@@ -171,6 +187,11 @@ def assign(model, weights, new_head=False):
             f"{len(left_over)} are left over{_list(left_over)}, "
             f"{len(differing)} have another shape{_list(differing)}.{_advice(weights, variables)}"
         )
+    broken = [names[name] for name, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{weights.source} holds NaN or infinite numbers in {len(broken)} variables{_list(broken)}."
+        )
     for name, variable in variables.items():
         variable.assign(values[name])
 
@@ -189,7 +210,13 @@ def _advice(weights, variables):
 def _list(names):
     if not names:
         return ""
-    return f" ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
+    return f" ({_line(', '.join(names[:LISTED]))}{', ...' if len(names) > LISTED else ''})"
+
+
+def _line(text):
+    """What a file says, fit for a message: short, and printable whatever a terminal makes of it."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def card_of(weights, network, classes, size):

@@ -1,11 +1,15 @@
 """PyTorch state dicts of timm and Cadene (v3, v4, v2) and facenet-pytorch (v1): .safetensors and .pth."""
 
+import io
 import os
+import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
 from inception_tf.weights.card import CARD, Card, Preprocessing, imagenet_labels
+from inception_tf.weights.keras_files import check_size
 from inception_tf.weights.units import UNIT, endpoints, last_steps, repeats, split
 
 NAME = "timm's or facenet-pytorch's state dict"
@@ -93,13 +97,25 @@ def _read_pth(path):
     try:
         import torch
     except ImportError as error:
-        raise ValueError("PyTorch reads it: pip install 'inception_tf[pytorch]'") from error
+        raise ImportError("PyTorch reads it: pip install 'inception_tf[pytorch]'") from error
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < LEAST_TORCH:
-        raise ValueError(f"PyTorch {torch.__version__} does not read it safely: install 2.6 or newer")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+        raise ImportError(f"PyTorch {torch.__version__} does not read it safely: install 2.6 or newer")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_size(sum(member.file_size for member in archive.infolist()), os.path.getsize(path))
+    # From memory: a damaged length of a string takes no more than the file has.
+    content = io.BytesIO(Path(path).read_bytes())
+    try:
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose message says how to run the file's code
+        raise ValueError("it is damaged, or holds more than the tensors of a state dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("it holds more than the tensors of a state dict")
-    return {str(name): value.numpy() for name, value in state.items()}
+    check_size(sum(value.nbytes for value in state.values()), os.path.getsize(path))
+    return {
+        str(name): (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+        for name, value in state.items()
+    }
 
 
 def _network(tensors):

@@ -1,8 +1,10 @@
 """Where the released weights are, under the names that the builders' `weights` takes."""
 
+import contextlib
 import dataclasses
 
 from inception_tf import downloads
+from inception_tf.errors import UserError
 
 SLIM = "https://storage.googleapis.com/download.tensorflow.org/models"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -73,11 +75,23 @@ RELEASES = {  # by network, then by name; the published hashes stand in Keras's 
 }
 
 
-def fetch(network, name):
-    """The file of a release in the cache, downloaded and checked if it is not there.
+@contextlib.contextmanager
+def fetched(network, name):
+    """The file of a release in the cache, downloaded and checked if it is not there, to be read.
+
+    What was just downloaded, and has no published hash, is kept only if it can be read.
 
     Raises:
         UserError: it cannot be had, or is not what was published or recorded.
     """
     release = RELEASES[network][name]
-    return downloads.download(release.url, release.file, release.hash)
+    is_new = not (downloads.cache_directory() / release.file).exists()
+    path = downloads.download(release.url, release.file, release.hash)
+    try:
+        yield path
+    except UserError as error:
+        # A library that is not installed says nothing about the file.
+        if not is_new or release.hash is not None or isinstance(error.__cause__, ImportError):
+            raise
+        downloads.forget(path)
+        raise UserError(f"{error} It was downloaded from {release.url} and is deleted again.") from error

@@ -1,0 +1,949 @@
+"""Files of weights that are damaged, mislabelled or hostile: one sentence, and nothing done."""
+
+import collections
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf import conversion, weights
+from inception_tf.errors import UserError
+from inception_tf.weights import keras_applications, keras_files, pytorch, tf1_checkpoints
+from inception_tf.weights.releases import Release
+
+NETWORK = "inception_resnet_v2_slim"
+CARD = weights.Card(NETWORK, 75)
+LONGEST = 4000  # characters of a sentence, less those of the path
+
+
+def small(kind="keras"):
+    """A model of the few layers by which every format knows its network; as small as can be."""
+    x = inputs = keras.Input((8, 8, 3))
+    for name in ("stem_1_3x3", "final_1_1x1"):
+        size = 3 if name.startswith("stem") else 1
+        x = keras.layers.Conv2D(4, size, use_bias=False, name=f"{name}_conv")(x)
+        x = keras.layers.BatchNormalization(scale=kind != "keras_applications", name=f"{name}_bn")(x)
+    x = keras.layers.Conv2D(4, 1, name="inception_resnet_a_1_linear")(x)
+    x = keras.layers.Dense(5, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x, name=NETWORK)
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def write_legacy_h5(path, tensors):
+    with h5py.File(path, "w") as file:
+        layers = sorted({name.split("/")[0] for name in tensors})
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for layer in layers:
+            names = [name for name in tensors if name.startswith(f"{layer}/")]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [f"{name}:0".encode() for name in names]
+            for name in names:
+                group[f"{name}:0"] = tensors[name]
+
+
+def write_v1(path, tensors):
+    tf.raw_ops.Save(filename=str(path), tensor_names=list(tensors), data=list(tensors.values()))
+
+
+def write_v2(path, tensors):
+    tf.raw_ops.SaveV2(
+        prefix=str(path),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+
+
+def write_tar_gz(path, tensors):
+    checkpoint = path.with_name("model.ckpt")
+    write_v1(checkpoint, tensors)
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(checkpoint, checkpoint.name)
+
+
+def write_pth(path, tensors, old=False):
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[parity]'")
+    torch.save(state_dict(path, tensors), path, _use_new_zipfile_serialization=not old)
+
+
+def state_dict(path, tensors):
+    """PyTorch's tensors, with the axes as it has them."""
+    beside = path.with_name("beside.safetensors")
+    pytorch.write(beside, NETWORK, tensors, CARD)
+    return pytest.importorskip("safetensors.torch").load_file(beside)
+
+
+# By kind of file: its format, the ending of its name, and what writes it; None: the format itself.
+KINDS = {
+    "keras": (keras_files, ".keras", None),
+    "weights_h5": (keras_files, ".weights.h5", None),
+    "keras_applications": (keras_applications, ".h5", write_legacy_h5),
+    "v1": (tf1_checkpoints, ".ckpt", write_v1),
+    "v2": (tf1_checkpoints, "", None),
+    "tar_gz": (tf1_checkpoints, ".tar.gz", write_tar_gz),
+    "safetensors": (pytorch, ".safetensors", None),
+    "pth": (pytorch, ".pth", write_pth),
+    "old_pth": (pytorch, ".pth", lambda path, tensors: write_pth(path, tensors, old=True)),
+}
+
+
+def write(kind, folder, model=None):
+    """Writes a model as a file of a kind; its path, as `weights.read` takes it."""
+    format, ending, writer = KINDS[kind]
+    path = Path(folder, f"sound{ending}")
+    model = model or small(kind)
+    if format is keras_files:
+        keras_files.write(model, path, CARD)
+        return path
+    tensors, _ = conversion.tensors_for(format, model, CARD)
+    if writer is None:
+        format.write(path, NETWORK, tensors, CARD)
+    else:
+        writer(path, tensors)
+    return path
+
+
+# Mutations
+
+
+def mutate(content, generator):
+    """The bytes with one to three things done to them, or more if these change nothing."""
+    result, count = bytearray(content), generator.choice((1, 1, 2, 3))
+    while result and (count > 0 or result == content):
+        generator.choice(MUTATIONS)(result, generator)
+        count -= 1
+    return bytes(result)
+
+
+def _place(content, generator):
+    """A place in the file: one in two is near an end, where headers and directories are."""
+    near = min(len(content), 512)
+    return generator.choice(
+        (
+            generator.randrange(len(content)),
+            generator.randrange(len(content)),
+            generator.randrange(near),
+            len(content) - 1 - generator.randrange(near),
+        )
+    )
+
+
+def _flip(content, generator):
+    for _ in range(generator.choice((1, 1, 4, 32))):
+        content[_place(content, generator)] ^= 1 << generator.randrange(8)
+
+
+def _replace(content, generator):
+    for _ in range(generator.choice((1, 1, 4, 32))):
+        content[_place(content, generator)] = generator.randrange(256)
+
+
+def _truncate(content, generator):
+    del content[_place(content, generator) :]
+
+
+def _zero(content, generator):
+    start = _place(content, generator)
+    end = min(len(content), start + generator.choice((1, 8, 64, 512, 4096)))
+    content[start:end] = bytes(end - start)
+
+
+def _swap(content, generator):
+    size = generator.choice((1, 4, 8, 64, 512))
+    one, other = sorted(_place(content, generator) for _ in range(2))
+    if one + size <= other and other + size <= len(content):
+        content[one : one + size], content[other : other + size] = (
+            content[other : other + size],
+            content[one : one + size],
+        )
+
+
+def _duplicate(content, generator):
+    start = _place(content, generator)
+    chunk = content[start : start + generator.choice((1, 8, 64, 512))]
+    place = _place(content, generator)
+    if generator.random() < 0.5:
+        content[place:place] = chunk
+    else:
+        content[place : place + len(chunk)] = chunk
+
+
+def _insert(content, generator):
+    place = _place(content, generator)
+    content[place:place] = generator.randbytes(generator.choice((1, 2, 8, 64)))
+
+
+def _number(content, generator):
+    """An integer made another: where a length or an address stands, that is changed."""
+    code = generator.choice("BHIQ")
+    size = struct.calcsize(code)
+    place = _place(content, generator)
+    if place + size > len(content):
+        return
+    (value,) = struct.unpack_from(f"<{code}", content, place)
+    bits = 8 * size
+    value = generator.choice(
+        (0, 1, value + 1, value - 1, value * 2, value << 16, -1, 1 << (bits - 1), (1 << (bits - 1)) - 1)
+    )
+    struct.pack_into(f"<{code}", content, place, value % (1 << bits))
+
+
+MUTATIONS = (_flip, _replace, _truncate, _zero, _swap, _duplicate, _insert, _number, _number)
+
+
+# TensorFlow's checksums, made right again as a hostile hand would
+
+
+def _crc_table():
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
+def _masked_crc32c(content, table=_crc_table()):  # noqa: B008
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _varint(content, place):
+    value = shift = 0
+    while True:
+        byte = content[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            return value, place
+
+
+def _handle(content, place):
+    offset, place = _varint(content, place)
+    size, place = _varint(content, place)
+    return (offset, size), place
+
+
+def table_blocks(content):
+    """(offset, size) of the blocks of a checkpoint's table: what the last of them, the index, lists."""
+    metaindex, place = _handle(content, len(content) - 48)
+    index, _ = _handle(content, place)
+    place, blocks = index[0], [metaindex, index]
+    end = index[0] + index[1]
+    end -= 4 + 4 * struct.unpack_from("<I", content, end - 4)[0]  # restarts
+    while place < end:
+        _, place = _varint(content, place)  # the part of the key that is shared
+        rest, place = _varint(content, place)
+        _, place = _varint(content, place)
+        handle, place = _handle(content, place + rest)
+        blocks.append(handle)
+    return blocks
+
+
+def mend(content, blocks):
+    """The table with the checksums of its blocks right."""
+    content = bytearray(content)
+    for offset, size in blocks:
+        crc = _masked_crc32c(content[offset : offset + size + 1])
+        struct.pack_into("<I", content, offset + size + 1, crc)
+    return bytes(content)
+
+
+# Fuzzing: this file is also a program, whose processes may die in the place of the tests' own.
+
+FUZZED = {  # by name: the kind of file, and which of its files is mutated, if not the only one
+    **{kind: (kind, "") for kind in KINDS if kind != "v2"},
+    "v2_index": ("v2", ".index"),
+    "v2_data": ("v2", ".data-00000-of-00001"),
+    "v1_sums": ("v1", ""),  # with right checksums
+    "v2_sums": ("v2", ".index"),
+    "tar": ("tar_gz", ""),  # mutated before it is packed
+}
+SECONDS = 20  # for one file
+ADDRESSES = 4 * 2**30  # bytes of address space, over what is taken when all is imported
+MEMORY = 256 * 2**20  # bytes that reading one small file may take
+QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+BEFORE = 7.0  # of every variable, before weights are assigned
+
+
+def mutated(name, sound, seed):
+    """The mutation number `seed` of the bytes of a file."""
+    generator = random.Random(f"{name} {seed}")
+    if name == "tar":
+        return gzip.compress(mutate(gzip.decompress(sound), generator), 1)
+    if not name.endswith("_sums"):
+        return mutate(sound, generator)
+    while True:  # the footer and the sizes stay
+        content = mutate(sound[:-48], generator) + sound[-48:]
+        if len(content) == len(sound):
+            return mend(content, table_blocks(sound))
+
+
+def prepare(model):
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, BEFORE))
+    return model
+
+
+def judge(model, path):
+    """What reading a file into a model, whose variables are `BEFORE`, comes to: one line."""
+    try:
+        read = weights.read(path, NETWORK)
+        read.classes, read.embedding_size, read.has_auxiliary_head, read.has_gamma  # noqa: B018
+        weights.assign(model, read)
+    except UserError as error:
+        if any(np.any(variable != BEFORE) for variable in model.get_weights()):
+            return "WRONG: refused, but assigned"
+        return wrong_with(error, path) or f"refused: {error}"
+    if any(np.any(variable == BEFORE) for variable in model.get_weights()):
+        return "WRONG: accepted, but not all assigned"
+    return "accepted"
+
+
+def wrong_with(error, path):
+    """What is wrong with a refusal; None if nothing is."""
+    text, cause = str(error), error.__cause__
+    if str(path) not in text or not text.replace(str(path), "").isprintable():
+        return f"WRONG: not a line that names the file: {text!r}"
+    if len(text) - len(str(path)) > LONGEST:
+        return f"WRONG: {len(text)} characters: {text[:LONGEST]}"
+    if isinstance(cause, MemoryError):
+        return f"WRONG: out of memory: {text!r}"
+    return None
+
+
+def fuzz(name, first, end, folder):
+    """Reads mutations and prints a line for each. The process dies with a crash, or at the limit of time."""
+    kind, part = FUZZED[name]
+    path = write(kind, folder)
+    target = Path(f"{path}{part}")
+    sound = target.read_bytes()
+    model = prepare(small(kind))
+    assert judge(model, path) == "accepted"  # and what reads it is imported
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for seed in range(first, end):
+        prepare(model)
+        content = mutated(name, sound, seed)
+        target.write_bytes(content)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        signal.alarm(SECONDS)  # whose default is death, in whatever library
+        try:
+            result = judge(model, path)
+        except Exception as error:
+            result = f"WRONG: {error!r}"
+        signal.alarm(0)
+        if (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024 > MEMORY:
+            result = f"WRONG: it took too much memory: {result}"
+        print(f"{seed} {' '.join(result.split())}", flush=True)
+
+
+def fuzz_in_processes(name, count, folder):
+    """dict from seed to what came of it."""
+    results, first = {}, 0
+    while first < count:
+        process = subprocess.run(
+            [sys.executable, __file__, name, str(first), str(count), str(folder)],
+            capture_output=True,
+            env=QUIET,
+            text=True,
+        )
+        lines = process.stdout.splitlines()
+        results |= {int(line.split()[0]): line.partition(" ")[2] for line in lines}
+        first = first + len(lines)
+        if process.returncode:
+            results[first] = f"WRONG: died with {process.returncode}: {process.stderr[-2000:]!r}"
+            first += 1
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUZZED)
+def test_mutations(name, tmp_path):
+    results = fuzz_in_processes(name, 500, tmp_path)
+    assert len(results) == 500
+    counts = collections.Counter(result.split(":")[0] for result in results.values())
+    print(name, dict(counts))
+    assert not {seed: result for seed, result in results.items() if result.startswith("WRONG")}
+    assert counts["refused"] >= 100
+
+
+# One by one
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A function from a kind to the path of a sound file; not to be written to."""
+    folder = tmp_path_factory.mktemp("sound")
+    paths = {}
+
+    def find(kind):
+        if kind not in paths:
+            place = folder / kind
+            place.mkdir()
+            paths[kind] = write(kind, place)
+        return paths[kind]
+
+    return find
+
+
+@functools.cache
+def _blank(kind):
+    return small(kind)
+
+
+def blank(kind="keras"):
+    """The small model with every variable `BEFORE`; one for all tests, since to make it takes its time."""
+    return prepare(_blank("keras_applications" if kind == "keras_applications" else "keras"))
+
+
+def refusal(path, match="", kind="keras"):
+    """The sentence with which a file is refused; checks that it is one, and that no variable is changed."""
+    model = blank(kind)
+    with pytest.raises(UserError, match=match) as caught:
+        weights.assign(model, weights.read(path, NETWORK))
+    assert wrong_with(caught.value, path) is None
+    assert all(np.all(variable == BEFORE) for variable in model.get_weights())
+    return str(caught.value)
+
+
+def check_loaded(kind, path, tolerance=0):
+    """Reads a file, which must hold the weights of `small`."""
+    model = blank(kind)
+    weights.assign(model, weights.read(path, NETWORK))
+    for one, other in zip(model.get_weights(), small(kind).get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "v2"])
+@pytest.mark.parametrize("name", ["w.h5", "w.keras", "w.safetensors", "w.pth", "w"])
+def test_the_name_says_nothing(kind, name, sound, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(sound(kind).read_bytes())
+    check_loaded(kind, path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"\0" * 5000, b"<html>Not found</html>", b"PK\x05\x06" + bytes(18)]
+)
+def test_none_of_them(content, tmp_path):
+    path = tmp_path / "weights.keras"
+    path.write_bytes(content)
+    refusal(path, "cannot be read as a file of weights: it is none of")
+
+
+# No files
+
+
+@pytest.mark.parametrize("path", ["fifo", "/dev/null", "/dev/zero", "loop", "nowhere", "a\0b", "folder/fifo"])
+def test_no_file(path, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    os.symlink("loop", tmp_path / "loop")
+    with pytest.raises(UserError, match="`weights` must be the path of a file that exists"):
+        weights.read(str(tmp_path / path), NETWORK)
+
+
+def test_folder(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "notes.txt").write_text("no weights")
+    refusal(tmp_path, "0 checkpoints are in it")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_permission_denied(sound, tmp_path):
+    path = tmp_path / "w.h5"
+    path.write_bytes(sound("weights_h5").read_bytes())
+    path.chmod(0)
+    refusal(path, "Permission denied")
+
+
+# Code
+
+
+class _Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_pickle_that_runs_code(old, tmp_path):
+    torch = pytest.importorskip("torch")
+    marker, path = tmp_path / "ran", tmp_path / "w.pth"
+    content = {"conv2d_7b.conv.weight": torch.ones(2), "other": _Touch(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=not old)
+    assert "weights_only" not in refusal(path, "it is damaged, or holds more than the tensors")
+    assert not marker.exists()
+    torch.load(path, weights_only=False)  # as the test would see it
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_pickle_of_a_module(old, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
+    refusal(tmp_path / "w.pth", "holds more than the tensors")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"conv2d_7b.conv.weight": 1}, {"state_dict": {}}, {}, None], ids=str
+)
+def test_pickle_without_a_state_dict(content, tmp_path):
+    pytest.importorskip("torch").save(content, tmp_path / "w.pth")
+    refusal(tmp_path / "w.pth")
+
+
+def test_config_of_a_model_is_never_read(sound, tmp_path, monkeypatch):
+    """A Lambda layer of pickled code in the .keras file, beside sound weights."""
+    function = keras.layers.Lambda(lambda x: x)
+    model = keras.Sequential([keras.Input((2,)), function])
+    path = tmp_path / "w.keras"
+    with zipfile.ZipFile(sound("keras")) as source, zipfile.ZipFile(path, "w") as target:
+        target.writestr("config.json", json.dumps(keras.saving.serialize_keras_object(model)))
+        target.writestr("model.weights.h5", source.read("model.weights.h5"))
+
+    def fail(*arguments, **keywords):
+        raise AssertionError("a config was deserialised")
+
+    monkeypatch.setattr("keras.src.saving.serialization_lib.deserialize_keras_object", fail)
+    monkeypatch.setattr("keras.src.saving.saving_lib.deserialize_keras_object", fail)
+    monkeypatch.setattr("marshal.loads", fail)
+    read = weights.read(path, NETWORK)
+    assert set(read.tensors) == set(weights.read(sound("keras"), NETWORK).tensors)
+
+
+# Links out of HDF5 files
+
+
+def _link(file, name, kind, elsewhere):
+    """Puts a link of a kind in the place of a member, which the file `elsewhere` has too."""
+    if kind == "soft":
+        file.move(name, "moved")
+        file[name] = h5py.SoftLink("/moved")
+        return
+    shape = file[name].shape if isinstance(file[name], h5py.Dataset) else ()
+    del file[name]
+    if kind == "external":
+        file[name] = h5py.ExternalLink(str(elsewhere), name)
+    elif kind == "storage":
+        file.create_dataset(name, shape, "float32", external=[(str(elsewhere), 0, h5py.h5f.UNLIMITED)])
+    else:
+        layout = h5py.VirtualLayout(shape, "float32")
+        layout[...] = h5py.VirtualSource(str(elsewhere), name, shape)
+        file.create_virtual_dataset(name, layout)
+
+
+PLACES = {
+    "weights_h5": ("layers", "layers/conv2d", "layers/conv2d/vars", "layers/conv2d/vars/0"),
+    "keras_applications": ("predictions", "conv2d_1", "conv2d_1/conv2d_1", "conv2d_1/conv2d_1/kernel:0"),
+}
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("link", ["soft", "external", "storage", "virtual"])
+@pytest.mark.parametrize("kind", PLACES)
+def test_links(kind, link, place, sound, tmp_path):
+    """To a sound file, which could be read; and to a FIFO, which would wait for ever if it were opened."""
+    name = PLACES[kind][place]
+    if link in ("storage", "virtual") and place != 3:
+        pytest.skip("only datasets are kept elsewhere")
+    os.mkfifo(tmp_path / "fifo")
+    for elsewhere in (sound(kind), tmp_path / "fifo"):
+        path = tmp_path / "w.h5"
+        path.write_bytes(sound(kind).read_bytes())
+        with h5py.File(path, "r+") as file:
+            _link(file, name, link, elsewhere)
+        refusal(path)
+
+
+# Sizes
+
+
+def peak(function):
+    """Bytes that the process has come to take while a function ran, or a little less."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(key):
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("weights_h5", "layers/conv2d/vars/0"),
+        ("keras", "layers/conv2d/vars/0"),
+        ("keras_applications", "conv2d_1/conv2d_1/kernel:0"),
+    ],
+)
+@pytest.mark.parametrize("options", [{"chunks": (1024,)}, {"chunks": (2**20,), "compression": "gzip"}, {}])
+def test_dataset_of_nothing(kind, name, options, sound, tmp_path):
+    """A gigabyte that is declared and not there; the reader would fill it."""
+    path = tmp_path / sound(kind).name
+    content = sound(kind).read_bytes()
+    if kind == "keras":
+        with zipfile.ZipFile(sound(kind)) as archive:
+            content = archive.read("model.weights.h5")
+    file = io.BytesIO(content)
+    with h5py.File(file, "r+") as opened:
+        del opened[name]
+        opened.create_dataset(name, (2**28,), "float32", fillvalue=1.0, **options)
+    path.write_bytes(file.getvalue())
+    if kind == "keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model.weights.h5", file.getvalue())
+    assert peak(lambda: refusal(path, "claim to hold 1073")) < 2**28
+
+
+def test_one_dataset_under_many_names(sound, tmp_path):
+    """Each is within the size of the file, and all of them are not."""
+    path = tmp_path / "w.weights.h5"
+    path.write_bytes(sound("weights_h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["big"] = np.ones(10**6, "float32")
+        for i in range(100):
+            group = file.create_group(f"layers/more_{i}/vars")
+            group.attrs["name"] = f"more_{i}"
+            group["0"] = file["big"]
+    refusal(path, "claim to hold 40")
+
+
+@pytest.mark.parametrize(
+    "kind, member", [("keras", "model.weights.h5"), ("pth", "sound/data/0"), ("pth", "sound/data.pkl")]
+)
+def test_zip_bomb(kind, member, sound, tmp_path):
+    path = tmp_path / sound(kind).name
+    with zipfile.ZipFile(sound(kind)) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            if name != member:
+                target.writestr(name, source.read(name))
+        assert member in source.namelist()
+        with target.open(zipfile.ZipInfo(member), "w") as file:
+            pass
+        target.filelist.pop()
+        target.NameToInfo.pop(member)
+        info = zipfile.ZipInfo(member)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        with target.open(info, "w") as file:
+            for _ in range(2**9):
+                file.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    assert peak(lambda: refusal(path, "claim to hold 53")) < 2**27
+
+
+def test_zip_that_lies_about_its_size(sound, tmp_path):
+    """What is declared small is unpacked no further than that."""
+    path = tmp_path / "w.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("model.weights.h5", bytes(0x1FEDCBA9))
+    content = bytearray(path.read_bytes())
+    size = struct.pack("<I", 0x1FEDCBA9)
+    assert content.count(size) == 2
+    path.write_bytes(content.replace(size, struct.pack("<I", 1000)))
+    assert peak(lambda: refusal(path)) < 2**27
+
+
+def test_tensor_that_repeats_a_number(tmp_path):
+    """A step of 0 from number to number: 16 bytes are as many as you like."""
+    torch = pytest.importorskip("torch")
+    state = {"conv2d_7b.conv.weight": torch.ones(4).as_strided((2**30,), (0,))}
+    torch.save(state, tmp_path / "w.pth")
+    assert peak(lambda: refusal(tmp_path / "w.pth", "claim to hold 4294967296")) < 2**27
+
+
+def safetensors_file(path, header, data=b""):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    return path
+
+
+def entry(*offsets, dtype="F32", shape=(2,)):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": entry(0, 8), "b": entry(4, 12)},  # overlap
+        {"a": entry(0, 8), "b": entry(12, 20)},  # a gap
+        {"a": entry(8, 0)},
+        {"a": entry(0, 800)},
+        {"a": entry(0, 8, shape=(2**62, 2**62))},
+        {"a": entry(0, 8, shape=(-2,))},
+        {"a": entry(0, 8, dtype="F99")},
+        {"a": [1, 2]},
+        {},
+        b"{" * 100_000,
+        b"{]",
+    ],
+    ids=str,
+)
+def test_header_of_safetensors(header, tmp_path):
+    refusal(safetensors_file(tmp_path / "w.safetensors", header, bytes(16)))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**20, 2**40, 2**63, 2**64 - 1])
+def test_length_of_the_header_of_safetensors(length, sound, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + sound("safetensors").read_bytes()[8:])
+    assert peak(lambda: refusal(path)) < 2**27
+
+
+# What ends or stops a process
+
+
+def test_v2_index_with_right_checksums(tmp_path):
+    """TensorFlow trusts it, and would end the process at every other one of these."""
+    results = fuzz_in_processes("v2_sums", 30, tmp_path)
+    assert len(results) == 30
+    assert all(result.startswith("refused") for result in results.values()), results
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_strings_in_which_hdf5_goes_no_further(kind, sound):
+    """It would read the free space of the strings for ever; to open the file is no danger yet."""
+    content = sound(kind).read_bytes()
+    start = content.index(b"GCOL") + 16
+    content = content[:start] + bytes(200) + content[start + 200 :]
+    with pytest.raises(ValueError, match="its strings are damaged"):
+        keras_files.open_file(io.BytesIO(content))
+
+
+# Values
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_not_finite(kind, value, tmp_path):
+    model = small(kind)
+    values = np.array(model.get_layer("logits").kernel)
+    values[2, 3] = value
+    model.get_layer("logits").kernel.assign(values)
+    refusal(write(kind, tmp_path, model), "holds NaN or infinite numbers in 1 variables .*[lLc]", kind)
+
+
+@pytest.mark.parametrize(
+    "dtype, is_read",
+    [
+        ("float16", True),
+        ("float64", True),
+        ("bfloat16", True),
+        ("int32", False),
+        ("complex64", False),
+        ("bool", False),
+        ("uint8", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["keras_applications", "v1", "v2", "safetensors", "pth"])
+def test_types(kind, dtype, is_read, tmp_path):
+    format, ending, _ = KINDS[kind]
+    tensors, _ = conversion.tensors_for(format, small(kind), CARD)
+    path = tmp_path / f"w{ending}"
+    types = {**np.sctypeDict, "bfloat16": ml_dtypes.bfloat16}
+    tensors = {name: array.astype(types[dtype]) for name, array in tensors.items()}
+    if kind == "keras_applications":
+        if dtype == "bfloat16":
+            pytest.skip("HDF5 has none")
+        write_legacy_h5(path, tensors)
+    elif kind in ("v1", "v2"):
+        if kind == "v1" and dtype in ("float16", "bfloat16"):
+            pytest.skip("TensorFlow reads none")
+        (write_v1 if kind == "v1" else write_v2)(path, tensors)
+    else:
+        torch = pytest.importorskip("torch")
+        floats = {name: array.astype("float32") for name, array in tensors.items()}
+        state = {name: value.to(getattr(torch, dtype)) for name, value in state_dict(path, floats).items()}
+        if kind == "pth":
+            torch.save(state, path)
+        else:
+            pytest.importorskip("safetensors.torch").save_file(state, path)
+    if is_read:
+        check_loaded(kind, path, tolerance=1e-2)
+    else:
+        refusal(path, "floating-point")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (1001,), (5, 5), (1,) * 6])
+@pytest.mark.parametrize(
+    "name", ["classif.bias", "classif.weight", "conv2d_7b.conv.weight", "conv2d_7b.bn.bias"]
+)
+def test_shapes(name, shape, sound, tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    tensors = numpy.load_file(sound("safetensors"))
+    tensors[name] = np.ones(shape, "float32")
+    numpy.save_file(tensors, tmp_path / "w.safetensors")
+    read = weights.read(tmp_path / "w.safetensors", NETWORK)
+    assert read.classes in (5, int(np.prod(shape)), 1000)
+    assert read.embedding_size is None and not read.has_auxiliary_head
+    refusal(tmp_path / "w.safetensors", "1 have another shape")
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b/c", "../../x", "ünï–\u202e", "x" * 60_000, "a\nb\x1b[2Jc", "", ".", "a\0b"]
+)
+@pytest.mark.parametrize("kind", ["v2", "safetensors", "pth"])
+def test_names(kind, name, tmp_path):
+    format, ending, writer = KINDS[kind]
+    tensors, _ = conversion.tensors_for(format, small(kind), CARD)
+    if kind == "v2" and name:
+        name += "/weights"
+    tensors[name] = np.ones(3, "float32")
+    path = tmp_path / f"w{ending}"
+    if kind == "v2":
+        if not name or "\ud800" in name:
+            pytest.skip("no such name")
+        write_v2(path, tensors)
+    elif kind == "pth":
+        write_pth(path, tensors)
+    else:
+        pytest.importorskip("safetensors.numpy").save_file(tensors, path)
+    refusal(path, "1 are left over")
+
+
+def test_ten_thousand_names(sound, tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    more = {f"{i}.{'x' * 200}": np.ones(1, "float32") for i in range(10_000)}
+    numpy.save_file({**numpy.load_file(sound("safetensors")), **more}, tmp_path / "w.safetensors")
+    refusal(tmp_path / "w.safetensors", "10000 are left over")
+
+
+# Cards
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "[",
+        "[" * 100_000,
+        "3",
+        "{}",
+        {"network": "inception_v9"},
+        {"network": "x" * 100_000},
+        {"network": "\x1b[2J\n"},
+        {"size": -1},
+        {"size": 10**9},
+        {"size": float("inf")},
+        {"size": "large"},
+        {"labels": 7},
+        {"labels": "cats"},
+        {"preprocessing": {"scale": "none"}},
+        {"preprocessing": {"resize": ["bicubic"]}},
+        {"preprocessing": {"central_fraction": float("nan")}},
+        {"preprocessing": {"central_fraction": "all"}},
+        {"preprocessing": {"other": 1}},
+    ],
+    ids=lambda values: str(values)[:40],
+)
+@pytest.mark.parametrize("network", [NETWORK, None])
+def test_cards(values, network, sound, tmp_path):
+    path = tmp_path / "w.weights.h5"
+    path.write_bytes(sound("weights_h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        card = values if isinstance(values, str) else json.dumps({**json.loads(CARD.to_json()), **values})
+        with contextlib.suppress(OSError):  # attributes are limited to 64 KiB
+            file.attrs["inception_tf_card"] = card
+    with pytest.raises(UserError, match="w.weights.h5") as caught:
+        weights.read(path, network)
+    assert wrong_with(caught.value, path) is None
+
+
+# Archives and releases
+
+
+def test_archive_with_a_path_outside(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    path = tmp_path / "w.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("model.ckpt", "../outside"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+    refusal(path, "not safe to unpack")
+    assert not list(temporary.iterdir())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["temporary", "w.tar.gz"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras" / "models" / "inception_tf"
+
+
+def release(monkeypatch, path, hash=None):
+    entry = Release(path.as_uri(), "w.pth", hash)
+    monkeypatch.setitem(weights.loading.RELEASES[NETWORK], "test", entry)
+
+
+def test_release_that_cannot_be_read(cache, sound, tmp_path, monkeypatch):
+    """It is deleted again with the record of its hash, so that the next use downloads what is there then."""
+    served = tmp_path / "served"
+    served.write_bytes(sound("safetensors").read_bytes()[:-10])
+    release(monkeypatch, served)
+    with pytest.raises(UserError, match="cannot be read.*downloaded from file://.* deleted again") as caught:
+        weights.read("test", NETWORK)
+    assert str(caught.value).isprintable()
+    assert not list(cache.iterdir())
+    served.write_bytes(sound("safetensors").read_bytes())
+    weights.assign(blank(), weights.read("test", NETWORK))
+    assert sorted(file.name for file in cache.iterdir()) == ["w.pth", "w.pth.sha256"]
+
+
+def test_release_that_was_read_before_is_kept(cache, sound, monkeypatch):
+    """What is in the cache is the user's: he is told, and may want to look at it."""
+    release(monkeypatch, sound("safetensors"))
+    weights.read("test", NETWORK)
+    (cache / "w.pth").write_bytes(b"another")
+    (cache / "w.pth.sha256").write_text(hashlib.sha256(b"another").hexdigest())
+    with pytest.raises(UserError, match=r"w\.pth cannot be read.*none of.*\.$"):
+        weights.read("test", NETWORK)
+    assert (cache / "w.pth").exists()
+
+
+def test_release_that_a_missing_library_reads(cache, sound, monkeypatch):
+    release(monkeypatch, sound("pth"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match="pip install 'inception_tf.pytorch.'"):
+        weights.read("test", NETWORK)
+    assert (cache / "w.pth").exists()
+
+
+if __name__ == "__main__":
+    fuzz(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
