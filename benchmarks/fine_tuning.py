@@ -32,9 +32,8 @@ CLASSES = (
     "bag",
     "ankle-boot",
 )
-STEPS = 100
 # Clothes of 28 pixels are all centred and of one size, so that crops of a small part of them only harm.
-COMMON = ("--recipe", "fine-tune", "--distortion", "affine", "--steps", str(STEPS))
+COMMON = ("--recipe", "fine-tune", "--distortion", "affine")
 FLAGS = {"from weights": ("--classes", "auto"), "from nothing": ("--head-epochs", "0")}
 TRAIN_TPU = Path(__file__).parent.parent / "train_tpu.py"
 
@@ -61,9 +60,9 @@ def write_pictures(idx, folder, train, held_out):
                 Path(folder, part, name, f"{number:05}.png").write_bytes(png)
 
 
-def train(pictures, run_dir, seed, flags):
+def train(pictures, run_dir, seed, steps, flags):
     """One run; its results."""
-    own = ("--data", pictures, "--run-dir", run_dir, "--seed", str(seed))
+    own = ("--data", pictures, "--run-dir", run_dir, "--seed", str(seed), "--steps", str(steps))
     subprocess.run([sys.executable, TRAIN_TPU, *COMMON, *own, *flags], check=True)
     return json.loads((run_dir / "results.json").read_text())
 
@@ -76,6 +75,7 @@ def main():
     parser.add_argument("--idx", default="/usr/share/datasets/fashion-mnist", help="folder of the IDX files")
     parser.add_argument("--train", type=int, default=100, help="training pictures of each class")
     parser.add_argument("--held-out", type=int, default=100, help="held-out pictures of each class")
+    parser.add_argument("--steps", type=int, default=50, help="steps of each run, those of the head included")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
 
@@ -86,16 +86,16 @@ def main():
         write_pictures(arguments.idx, pictures, arguments.train, arguments.held_out)
         for seed in arguments.seeds:
             for name in flags:
-                results = train(pictures, Path(folder, f"{name}-{seed}"), seed, flags[name])
+                results = train(pictures, Path(folder, f"{name}-{seed}"), seed, arguments.steps, flags[name])
                 errors[name].append(results["top1_error"])
 
-    print(f"Top-1 error on {results['images']} held-out pictures after {STEPS} steps:")
+    print(f"Top-1 error on {results['images']} held-out pictures after {arguments.steps} steps:")
     print("seed ".ljust(6) + "".join(name.rjust(14) for name in errors))
     for row, seed in enumerate(arguments.seeds):
         print(f"{seed}".ljust(6) + "".join(f"{values[row]:.1%}".rjust(14) for values in errors.values()))
     means = {name: float(np.mean(values)) for name, values in errors.items()}
     print("mean".ljust(6) + "".join(f"{mean:.1%}".rjust(14) for mean in means.values()))
-    print(json.dumps({"steps": STEPS, "seeds": arguments.seeds, "top1_errors": errors, "means": means}))
+    print(json.dumps({**vars(arguments), "top1_errors": errors, "means": means}))
 
 
 if __name__ == "__main__":
