@@ -462,16 +462,29 @@ def test_none_of_them(content, tmp_path):
 # No files
 
 
-@pytest.mark.parametrize("path", ["fifo", "/dev/null", "/dev/zero", "loop", "nowhere", "a\0b", "folder/fifo"])
-def test_no_file(path, tmp_path):
+@pytest.fixture
+def fifo(tmp_path):
+    """A pipe that nobody writes to; to wait at it fails the test."""
+
+    def fail(*arguments):
+        pytest.fail("it waits for a pipe")
+
     os.mkfifo(tmp_path / "fifo")
+    handler = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(SECONDS)
+    yield tmp_path / "fifo"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.parametrize("path", ["fifo", "/dev/null", "/dev/zero", "loop", "nowhere", "a\0b", "fifo/file"])
+def test_no_file(path, tmp_path, fifo):
     os.symlink("loop", tmp_path / "loop")
     with pytest.raises(UserError, match="`weights` must be the path of a file that exists"):
         weights.read(str(tmp_path / path), NETWORK)
 
 
-def test_folder(tmp_path):
-    os.mkfifo(tmp_path / "fifo")
+def test_folder(tmp_path, fifo):
     (tmp_path / "notes.txt").write_text("no weights")
     refusal(tmp_path, "0 checkpoints are in it")
 
@@ -571,13 +584,12 @@ PLACES = {
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("link", ["soft", "external", "storage", "virtual"])
 @pytest.mark.parametrize("kind", PLACES)
-def test_links(kind, link, place, sound, tmp_path):
+def test_links(kind, link, place, sound, tmp_path, fifo):
     """To a sound file, which could be read; and to a FIFO, which would wait for ever if it were opened."""
     name = PLACES[kind][place]
     if link in ("storage", "virtual") and place != 3:
         pytest.skip("only datasets are kept elsewhere")
-    os.mkfifo(tmp_path / "fifo")
-    for elsewhere in (sound(kind), tmp_path / "fifo"):
+    for elsewhere in (sound(kind), fifo):
         path = tmp_path / "w.h5"
         path.write_bytes(sound(kind).read_bytes())
         with h5py.File(path, "r+") as file:
