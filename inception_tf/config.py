@@ -30,10 +30,11 @@ class TrainConfig:
             pictures with one folder for each class, or with `train` and `val` that hold such folders.
         held_out: Share of each class of a folder that is not trained on, where it has no `val`.
         allow_corrupt: Pictures of a folder that may be left out because they cannot be decoded.
-        weights: Weights to start from: a .weights.h5 or .keras file, or the name of released ones.
+        weights: Weights to start from: any file of weights, the folder of a finished run, or the name of a
+            release ("imagenet").
         classes: `auto` or a number gives --weights a new last layer, for the classes of the data; a number
             must be theirs. [default: the last layer of the weights is kept]
-        size: Height and width of the input, in pixels; at least 75.
+        size: Height and width of the input, in pixels; at least 75. [default: that of --weights, else 75]
         recipe: Optimizer, learning rate, distortion, averages: `paper` is section 4, `cpu-demo` is tuned for
             the digits, `fine-tune` for a start from weights. `auto` is fine-tune with --weights, else
             cpu-demo.
@@ -63,7 +64,7 @@ class TrainConfig:
     allow_corrupt: int = 0
     weights: str | None = None
     classes: Literal["auto"] | int | None = None
-    size: int = 75
+    size: int | None = None
     recipe: Literal["auto", "cpu-demo", "fine-tune", "paper"] = "auto"
     batch: int | None = None
     epochs: int | None = None

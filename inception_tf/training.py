@@ -17,6 +17,7 @@ from inception_tf import data, strategies, weights
 from inception_tf.checkpoints import Checkpoints
 from inception_tf.errors import UserError
 from inception_tf.export import export_saved_model, largest_difference
+from inception_tf.labels import classes
 from inception_tf.networks import NETWORKS
 from inception_tf.plots import plot_curve
 from inception_tf.run_directory import RunDirectory
@@ -26,6 +27,7 @@ from inception_tf.weights import keras_files
 # Probabilities of the SavedModel may differ by as much from those of the Keras model.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02}
 EVALUATION_BATCH = 100  # images a replica
+DEFAULT_SIZE = 75  # pixels
 CHECKED_IMAGES = 64  # held-out images on which the exported network is compared with the trained one
 
 
@@ -43,7 +45,8 @@ def train(config):
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
     """
     _check_keras()
-    config = _settle(config)
+    initial = _read_weights(config)
+    config = _settle(config, initial)
     run = RunDirectory(config.run_dir, config)
     if run.results is not None:
         print(f"The run in {run.path} is finished: nothing is left to resume.")
@@ -57,8 +60,8 @@ def train(config):
             f"{config.strategy}."
         )
     source = data.load(config, run.split)
+    _check_classes(config, initial, source.class_names)
     steps = _Steps.of(config, recipe, len(source.train))
-    initial = _initial_weights(config, source)
     print(
         f"{config.model} on {config.data}; {strategy.__class__.__name__}, {replicas} replica(s); {run.path}"
     )
@@ -79,15 +82,24 @@ def _check_keras():
         raise UserError("Training needs image_data_format channels_last in keras.json.")
 
 
-def _settle(config):
-    """`config` with what was left to this machine and this moment decided."""
+def _read_weights(config):
+    """The weights of --weights, or None."""
+    try:
+        return None if config.weights is None else weights.read(config.weights, config.model)
+    except UserError as error:
+        raise UserError(f"--weights: {error}") from error
+
+
+def _settle(config, initial):
+    """`config` with what was left to the weights, to this machine and to this moment decided."""
     strategy = strategies.resolve(config.strategy, config.tpu_name)
     policy = config.policy
     if policy == "auto":
         policy = "mixed_bfloat16" if strategy == "tpu" else "float32"
+    size = config.size or (initial.card.size if initial and initial.card else DEFAULT_SIZE)
     run_dir = config.run_dir or Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}")
     return dataclasses.replace(
-        config, recipe=config.recipe_name, strategy=strategy, policy=policy, run_dir=run_dir
+        config, size=size, recipe=config.recipe_name, strategy=strategy, policy=policy, run_dir=run_dir
     )
 
 
@@ -132,26 +144,29 @@ class _Steps:
         return next(end for n in itertools.count(epoch) if (end := round(n * self.an_epoch)) > step)
 
 
-def _initial_weights(config, source):
-    """The weights of --weights, or None; what --classes asks for is checked."""
-    classes = len(source.class_names)
-    if config.classes not in (None, "auto", classes):
+def _check_classes(config, initial, class_names):
+    """Checks that the last layer that the run begins with is one for the data's classes."""
+    count = len(class_names)
+    if config.classes not in (None, "auto", count):
         raise UserError(
-            f"--classes {config.classes} is wrong for --data {config.data}, which has {classes}: give "
-            f"--classes {classes}, or auto."
+            f"--classes {config.classes} is wrong for --data {config.data}, which has {count}: give "
+            f"--classes {count}, or auto."
         )
-    if config.weights is None:
-        return None
-    try:
-        initial = weights.read(config.weights, config.model)
-    except ValueError as error:
-        raise UserError(f"--weights: {error}") from error
-    if config.classes is None and initial.classes != classes:
+    if initial is None or config.classes is not None:
+        return
+    if initial.classes != count:
         raise UserError(
             f"--weights {config.weights} tell {initial.classes or 'no'} classes apart, but --data "
-            f"{config.data} has {classes}: pass --classes auto for a new last layer."
+            f"{config.data} has {count}: pass --classes auto for a new last layer."
         )
-    return initial
+    labels = initial.card and initial.card.labels
+    names = tuple(wnid for wnid, _ in classes(labels)) if labels else class_names
+    if names != class_names:
+        one, other = next(pair for pair in zip(names, class_names, strict=True) if pair[0] != pair[1])
+        raise UserError(
+            f"--weights {config.weights} tell other classes apart than --data {config.data} has, {one} where "
+            f"that has {other}: pass --classes auto for a new last layer."
+        )
 
 
 class _Run:
@@ -174,7 +189,10 @@ class _Run:
         self._strategy = strategy
         self._source = source
         self._directory = directory
-        self._gamma = initial is not None and initial.has_gamma
+        # What the network must have for the weights to fit.
+        self._architecture = {} if initial is None else {"batch_norm_gamma": initial.has_gamma}
+        if initial is not None and initial.embedding_size is not None:
+            self._architecture["embedding_size"] = initial.embedding_size
         self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps.an_epoch)
         directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
@@ -187,7 +205,7 @@ class _Run:
             input_shape=(self._config.size, self._config.size, 3),
             classes=len(self._source.class_names),
             batch_norm_momentum=self._recipe.batch_norm_momentum,
-            batch_norm_gamma=self._gamma,
+            **self._architecture,
         )
         if initial is not None:
             try:

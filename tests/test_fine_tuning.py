@@ -274,6 +274,26 @@ def test_without_classes_the_head_of_the_weights_is_kept(pictures, weights_file,
     assert all(before[name].tobytes() == file[name].tobytes() for name in file)
 
 
+def test_a_head_for_other_classes_of_the_same_number_is_refused(pictures, trained, tmp_path):
+    path, names = tmp_path / "others.keras", ("drei", "eins", "fünf", "vier")
+    card = weights.Card("inception_resnet_v1", 75, names)
+    keras_files.write(_small_network((75, 75, 3), 4, batch_norm_gamma=True), path, card)
+    with pytest.raises(UserError, match="other classes .*fünf where that has vier: pass --classes auto"):
+        training.train(_config(pictures, path, tmp_path / "run", steps=1, classes=None))
+    training.train(_config(pictures, path, tmp_path / "run", steps=1))
+
+
+def test_the_size_is_that_of_the_weights(pictures, trained, tmp_path):
+    path = tmp_path / "larger.keras"
+    card = weights.Card("inception_resnet_v1", 91, tuple(sorted(CLASSES)))
+    keras_files.write(_small_network((91, 91, 3), 4), path, card)
+    for size, expected in ((None, 91), (80, 80)):
+        training.train(_config(pictures, path, tmp_path / str(size), steps=1, size=size))
+        assert trained[-1][1].model.input_shape == (None, expected, expected, 3)
+        record = json.loads((tmp_path / str(size) / "config.json").read_text())
+        assert record["flags"]["size"] == expected
+
+
 def test_the_class_names_are_in_all_that_a_run_leaves(pictures, weights_file, trained, tmp_path):
     run = tmp_path / "run"
     training.train(_config(pictures, weights_file, run, steps=1))

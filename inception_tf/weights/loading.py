@@ -112,11 +112,11 @@ def read(source, network=None):
         with fetched(network, path) as file:
             return _read(os.fspath(file), network)
     if not any((os.path.isfile(path), os.path.isdir(path), os.path.isfile(f"{path}.index"))):
-        released = f"one of {', '.join(map(repr, RELEASES.get(network, ())))}" if network else "a release"
-        raise UserError(
-            f"`weights` must be the path of a file that exists, or {released}"
-            f"{'' if network else ' of the network that --model names'}. Received: weights={path!r}"
-        )
+        if network is None:
+            released = ", or the name of a release of the network that --model names"
+        else:
+            released = "".join(f" or {name!r}" for name in RELEASES[network])
+        raise UserError(f"`weights` must be the path of a file that exists{released}. Received: {path!r}")
     run = os.path.join(path, "model.keras")
     if os.path.isfile(run):
         path = run
