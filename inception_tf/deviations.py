@@ -99,6 +99,12 @@ DEVIATIONS = (
         "0.9 and 0.9999",
         "slim's flag, and research/inception's value (from memory)",
     ),
+    Deviation(
+        "Section 4",
+        "distortion of training images: not said",
+        "a crop of 8 % to 100 % of the area, aspect 3/4 to 4/3, mirrored at random",
+        "GoogLeNet's, on which the paper's networks build; slim's distortion of colours is not built yet",
+    ),
     Deviation("Section 4", "weight decay: not said", "none", "slim's flag is 4e-5; it is not built yet"),
     Deviation("Section 4", "label smoothing: not said", "none", "slim's flag is 0; tensorflow/tpu takes 0.1"),
     Deviation(

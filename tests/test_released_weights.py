@@ -3,7 +3,6 @@
 The names, shapes and results stand in tests/golden; the values follow from the names.
 """
 
-import tarfile
 from pathlib import Path
 
 import h5py
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from foreign_files import write_pth, write_tar_gz, write_v2
 from golden import tensors as golden
 from keras.src.legacy.saving import legacy_h5_format
 
@@ -27,21 +27,6 @@ def read_golden(name):
     return file, {tensor: golden.value(tensor, shape) for tensor, shape in file.shapes.items()}
 
 
-def write_v1(path, tensors):
-    """The format of TensorFlow 1 before 2017, which the released checkpoints of slim have: one file."""
-    tf.raw_ops.Save(filename=str(path), tensor_names=list(tensors), data=list(tensors.values()))
-
-
-def write_v2(path, tensors):
-    """The format of TensorFlow 1 since 2017: several files that begin with `path`."""
-    tf.raw_ops.SaveV2(
-        prefix=str(path),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
-
-
 def write_state_dict(path, tensors):
     """As PyTorch's side writes it: .pth, .safetensors, or the .pth of before 2020."""
     torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[parity]'")
@@ -49,7 +34,7 @@ def write_state_dict(path, tensors):
     if path.suffix == ".safetensors":
         pytest.importorskip("safetensors.torch").save_file(state, path)
     else:
-        torch.save(state, path, _use_new_zipfile_serialization=path.stem != "old")
+        write_pth(path, state, old=path.stem == "old")
 
 
 def outputs(model, layers):
@@ -90,9 +75,7 @@ SLIM["slim_inception_resnet_v2"] = "inception_resnet_v2_slim"
 def test_slim(name, tmp_path):
     """The whole way of a release: a .tar.gz, the background dropped; then back to slim and elsewhere."""
     file, tensors = read_golden(name)
-    write_v1(tmp_path / "model.ckpt", tensors)
-    with tarfile.open(tmp_path / "release.tar.gz", "w:gz", compresslevel=1) as archive:
-        archive.add(tmp_path / "model.ckpt", "model.ckpt")
+    write_tar_gz(tmp_path / "release.tar.gz", tensors)
     model, card = load(tmp_path / "release.tar.gz")
     assert (card.network, card.size, card.labels) == (SLIM[name], 299, "imagenet")
     assert (card.preprocessing.scale, card.preprocessing.resize) == ("inception", "bilinear_tf1")

@@ -5,14 +5,13 @@ import http.server
 import inspect
 import io
 import logging
-import tarfile
 import threading
 from pathlib import Path
 
 import numpy as np
 import pooch
 import pytest
-import tensorflow as tf
+from foreign_files import write_tar_gz
 from golden import tensors as golden
 from keras.src.applications import inception_resnet_v2, inception_v3
 
@@ -50,10 +49,7 @@ def slim_release(folder, name):
     """A .tar.gz of a checkpoint with slim's names and shapes, and its tensors."""
     shapes = golden.read(f"{golden.__file__.removesuffix('tensors.py')}slim_inception_v3.npz").shapes
     tensors = {tensor: golden.value(tensor, shape) for tensor, shape in shapes.items()}
-    path = folder / "inception_v3.ckpt"
-    tf.raw_ops.Save(filename=str(path), tensor_names=list(tensors), data=list(tensors.values()))
-    with tarfile.open(folder / name, "w:gz", compresslevel=1) as archive:
-        archive.add(path, path.name)
+    write_tar_gz(folder / name, tensors)
     return tensors
 
 
