@@ -40,17 +40,20 @@ def load(source, network=None, classes=None, auxiliary_head=True):
     if network is None:
         raise UserError(f"{source} does not say which network it holds: name that (--model).")
     size = read.card.size if read.card else NETWORKS[network].input_size
-    classes = classes or read.classes
-    arguments = {"classes": classes} if classes else {}
+    classes = read.classes if classes is None else classes
+    arguments = {} if classes is None else {"classes": classes}
     if read.embedding_size is not None:
         arguments["embedding_size"] = read.embedding_size
-    model = NETWORKS[network].builder(
-        include_top=bool(arguments),
-        input_shape=(size, size, 3),
-        batch_norm_gamma=read.has_gamma,
-        auxiliary_head=auxiliary_head and read.has_auxiliary_head,
-        **arguments,
-    )
+    try:
+        model = NETWORKS[network].builder(
+            include_top=bool(arguments),
+            input_shape=(size, size, 3),
+            batch_norm_gamma=read.has_gamma,
+            auxiliary_head=auxiliary_head and read.has_auxiliary_head,
+            **arguments,
+        )
+    except ValueError as error:
+        raise UserError(f"No {network} can be built as {source} has it: {error}") from error
     weights.assign(model, read)
     return model, weights.card_of(read, network, classes, size)
 

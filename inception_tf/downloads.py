@@ -1,6 +1,7 @@
 """The files of released weights: fetched into a cache, and unpacked."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import requests
 from inception_tf.errors import UserError
 
 RETRIES = 2  # after a first attempt that failed
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 MAXIMUM_MEMBERS = 1000  # of an archive; a TF1 checkpoint has one to four files
 MAXIMUM_BYTES = 4 * 2**30  # of an archive, unpacked
 
@@ -124,6 +126,8 @@ def extract(archive, directory):
                     paths.append(Path(directory, member.name))
             tar.fileobj.read(2**20)  # the padding, and then gzip compares its checksum
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise UserError(f"{archive} cannot be unpacked in {directory}: {error.strerror}.") from error
         raise UserError(
             f"{archive} could not be unpacked ({_reason(error)}): give a whole .tar.gz archive."
         ) from error

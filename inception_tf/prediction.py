@@ -3,12 +3,10 @@
 import dataclasses
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from inception_tf import conversion, labels
+from inception_tf import conversion, labels, pictures
 from inception_tf.errors import UserError
 from inception_tf.preprocessing import evaluation_image
-from inception_tf.weights.card import IMAGENET, IMAGENET_BACKGROUND
 
 FACES = "inception_resnet_v1_facenet"  # its released classes have no names
 
@@ -22,7 +20,7 @@ def load(source, network=None):
 
     Returns:
         the `keras.Model`, from images to probabilities or embeddings, and its `weights.Card`. Where the file
-        has no labels, 1,000 classes are taken for ImageNet's.
+        has no labels, they are class_0, class_1 and so on.
 
     Raises:
         UserError: there are no such weights, they are not the network's, or the network is not known.
@@ -39,37 +37,11 @@ def _labelled(card, classes, source):
     if classes is None:
         raise UserError(f"{source} has no classifier: save a network with include_top=True.")
     if card.labels is None:
-        unnamed = tuple(f"class_{i}" for i in range(classes))
-        released = {1000: IMAGENET, 1001: IMAGENET_BACKGROUND}
-        card = dataclasses.replace(card, labels=released.get(classes, unnamed))
+        card = dataclasses.replace(card, labels=tuple(f"class_{i}" for i in range(classes)))
     names = len(labels.classes(card.labels))
     if names != classes:
         raise UserError(f"{source} has {classes} classes, and its card names {names}.")
     return card
-
-
-def read_picture(path):
-    """A JPEG or PNG file as it is to be seen: turned as the camera says, and white where it is transparent.
-
-    Returns:
-        uint8 [height, width, 3].
-
-    Raises:
-        UserError: there is no such file, or it is no whole JPEG or PNG picture.
-    """
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            picture = ImageOps.exif_transpose(image)
-            if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"There is no picture {path}.") from error
-    except Exception as error:  # whatever the decoders of a damaged file come upon
-        raise UserError(f"{path} cannot be read as a JPEG or PNG picture: {error}") from error
 
 
 def predict(model, card, paths, top=5, batch=8):
@@ -91,7 +63,7 @@ def predict(model, card, paths, top=5, batch=8):
     classes = labels.classes(card.labels)
     for start in range(0, len(paths), batch):
         files = paths[start : start + batch]
-        images = [evaluation_image(read_picture(file), card.size, card.preprocessing) for file in files]
+        images = [evaluation_image(pictures.read(file), card.size, card.preprocessing) for file in files]
         probabilities = np.asarray(model(np.stack(images), training=False))
         for file, row in zip(files, probabilities, strict=True):
             if np.isnan(row).any():

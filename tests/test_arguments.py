@@ -89,7 +89,8 @@ def test_weights_that_are_not_there(name):
 
 @pytest.mark.parametrize("name", ["inception_resnet_v1", "inception_resnet_v2"])
 def test_networks_as_drawn_were_never_released(name):
-    refused(NETWORKS[name].builder, "`weights`.*imagenet", weights="imagenet")
+    sentence = f"`weights`.*{name} as the paper draws it was never released, {name}_"
+    refused(NETWORKS[name].builder, sentence, weights="imagenet")
 
 
 @pytest.mark.parametrize("weights", [1, 12345, True, ["a.weights.h5"], {}, object()])

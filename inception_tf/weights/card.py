@@ -8,7 +8,8 @@ from typing import Literal
 CARD = "inception_tf_card"  # what files of weights call the card among their metadata
 IMAGENET = "imagenet"  # the 1,000 classes of ILSVRC 2012, in the order of their wnids
 IMAGENET_BACKGROUND = "imagenet+background"  # the same after class 0, slim's "background"
-MAXIMUM_SIZE = 10_000  # pixels
+BACKGROUND_CLASSES = 1001  # of a classifier that counts it
+MINIMUM_SIZE, MAXIMUM_SIZE = 75, 10_000  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Card:
     def _check(self):
         """Raises ValueError if a value is not one that it can have."""
         kinds = typing.get_type_hints(Preprocessing)
-        if not 1 <= self.size <= MAXIMUM_SIZE:
+        if not MINIMUM_SIZE <= self.size <= MAXIMUM_SIZE:
             raise ValueError(f"size={self.size}")
         if isinstance(self.labels, str) and self.labels not in (IMAGENET, IMAGENET_BACKGROUND):
             raise ValueError(f"labels={self.labels!r}")
@@ -87,4 +88,4 @@ class Card:
 
 def imagenet_labels(biases):
     """The labels of a released classifier, whose classes its biases (an array, or None) count."""
-    return IMAGENET if biases is not None and biases.size in (1000, 1001) else None
+    return IMAGENET if biases is not None and biases.size in (1000, BACKGROUND_CLASSES) else None

@@ -1,13 +1,14 @@
 """The .h5 files of keras.applications for Inception-v3 and Inception-ResNet-v2, with and without a top."""
 
-import os
 import re
 
 import h5py
 import keras
 
+from inception_tf.errors import UserError
+from inception_tf.files import written_beside
 from inception_tf.weights.card import CARD, Card, Preprocessing, imagenet_labels
-from inception_tf.weights.keras_files import arrays, has, open_file, own
+from inception_tf.weights.hdf5 import arrays, has, open_file, own
 from inception_tf.weights.units import UNIT, repeats, split
 
 NAME = "keras.applications' .h5 file"
@@ -115,7 +116,7 @@ def to_ours(array, shape):
 
 
 def write(path, network, tensors, card):
-    """Writes an .h5 file that keras.applications' builder takes as its `weights`: beside, then renamed."""
+    """Writes an .h5 file that keras.applications' builder takes as its `weights`."""
     biases = tensors.get("predictions/bias")
     theirs = BUILDERS[network](
         include_top=biases is not None,
@@ -125,17 +126,19 @@ def write(path, network, tensors, card):
     )
     # Keras reads these files by the order of the layers and of their weights.
     layers = _renumbered({layer.name for layer in theirs.layers})
-    beside = f"{path}.tmp"
-    with h5py.File(beside, "w") as file:
+    with written_beside(path) as beside, h5py.File(beside, "w") as file:
         file.attrs["layer_names"] = [layers[layer.name].encode() for layer in theirs.layers]
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = keras.__version__.encode()
         file.attrs[CARD] = card.to_json()
         for layer in theirs.layers:
-            name = layers[layer.name]
-            group = file.create_group(name)
-            variables = [f"{name}/{variable.name}" for variable in layer.weights]
-            group.attrs["weight_names"] = [f"{variable}:0".encode() for variable in variables]
-            for variable in variables:
-                group[f"{variable}:0"] = tensors[variable]
-    os.replace(beside, path)
+            group = file.create_group(layers[layer.name])
+            names = {f"{layers[layer.name]}/{variable.name}": variable for variable in layer.weights}
+            group.attrs["weight_names"] = [f"{name}:0".encode() for name in names]
+            for name, variable in names.items():
+                if tensors[name].shape != tuple(variable.shape):
+                    raise UserError(
+                        f"{NAME} has {name} in the shape {tuple(variable.shape)}, not {tensors[name].shape}: "
+                        "write .keras or .weights.h5."
+                    )
+                group[f"{name}:0"] = tensors[name]

@@ -6,15 +6,15 @@ import types
 
 import numpy as np
 
+from inception_tf.endpoints import SLIM_ENDPOINTS
 from inception_tf.errors import UserError
 from inception_tf.weights import keras_applications, keras_files, pytorch, tf1_checkpoints
-from inception_tf.weights.card import IMAGENET, IMAGENET_BACKGROUND, Card
+from inception_tf.weights.card import BACKGROUND_CLASSES, IMAGENET, IMAGENET_BACKGROUND, Card
 from inception_tf.weights.releases import RELEASES, fetched
 
 # Each module of a format can identify and read a file, name our variables as the file does, and write one.
 FORMATS = (tf1_checkpoints, keras_files, keras_applications, pytorch)
 HEADS = ("logits", "auxiliary_logits")  # the layers that depend on the classes
-BACKGROUND = 1001  # classes of an ImageNet classifier that counts the background, as class 0
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 # A model without a top, or with less of one, may take its weights from a file that has more.
 TOP = (
@@ -51,9 +51,7 @@ class Weights:
     @property
     def has_gamma(self):
         """Whether the batch norms have a learned scale."""
-        if self.format is pytorch:
-            return True
-        return any(name.endswith("/gamma") for name in self.tensors)
+        return any(name.endswith(("/gamma", "bn.weight")) for name in self.tensors)
 
     @property
     def classes(self):
@@ -61,7 +59,7 @@ class Weights:
         bias = self._tensor("logits/bias")
         if bias is None:
             return None
-        return BACKGROUND - 1 if self._has_background(bias) else bias.size
+        return bias.size - 1 if self._has_background(bias) else bias.size
 
     @property
     def embedding_size(self):
@@ -81,7 +79,7 @@ class Weights:
     def value(self, name, tensor, shape):
         """A tensor of the file as the value of our variable `name` of shape `shape`."""
         value = self.format.to_ours(tensor, shape)
-        if name.split("/")[0] in HEADS and self._has_background(value) and shape[-1] == BACKGROUND - 1:
+        if name.split("/")[0] in HEADS and self._has_background(value) and shape[-1] == value.shape[-1] - 1:
             return value[..., 1:]
         return value
 
@@ -89,8 +87,9 @@ class Weights:
         return self.tensors.get(self.names([name]).get(name))
 
     def _has_background(self, value):
-        """Our own files have the classes that their network was built with."""
-        return self.format is not keras_files and value.shape[-1:] == (BACKGROUND,)
+        """Whether it has a class more than the labels of its card, slim's background."""
+        is_imagenet = self.card is not None and self.card.labels == IMAGENET
+        return is_imagenet and value.shape[-1:] == (BACKGROUND_CLASSES,)
 
 
 def read(source, network=None):
@@ -108,19 +107,27 @@ def read(source, network=None):
         UserError: there is no such file, it is damaged, of no known format, or holds another network.
     """
     path = os.fspath(source)
-    if network is not None and path in RELEASES[network]:
+    if network is not None and path in RELEASES.get(network, ()):
         with fetched(network, path) as file:
             return _read(os.fspath(file), network)
     if not any((os.path.isfile(path), os.path.isdir(path), os.path.isfile(f"{path}.index"))):
-        if network is None:
-            released = ", or the name of a release of the network that --model names"
-        else:
-            released = "".join(f" or {name!r}" for name in RELEASES[network])
-        raise UserError(f"`weights` must be the path of a file that exists{released}. Received: {path!r}")
-    run = os.path.join(path, "model.keras")
-    if os.path.isfile(run):
-        path = run
+        raise UserError(
+            f"`weights` must be the path of a file that exists{_released(network)}. Received: {path!r}"
+        )
+    if os.path.isfile(os.path.join(path, "config.json")):  # the folder of a run
+        path = os.path.join(path, "model.keras")
+        if not os.path.isfile(path):
+            raise UserError(f"There is no {path}: the run has not finished.")
     return _read(path, network)
+
+
+def _released(network):
+    if network is None:
+        return ", or the name of a release of the network that --model names"
+    if network in RELEASES:
+        return f", or one of {', '.join(map(repr, RELEASES[network]))}"
+    sibling = next(name for name in RELEASES if name.startswith(network))
+    return f" ({network} as the paper draws it was never released, {sibling} was)"
 
 
 def _read(path, network):
@@ -133,7 +140,7 @@ def _read(path, network):
         for name, tensor in tensors.items():
             if tensor.dtype.kind != "f" and tensor.dtype.name != "bfloat16":
                 raise ValueError(f"{_line(name)} holds {tensor.dtype.name} instead of floating-point numbers")
-        if card is not None and card.network not in RELEASES:
+        if card is not None and card.network not in SLIM_ENDPOINTS:
             raise ValueError(f"it names the network {card.network!r}")
     except Exception as error:  # whatever the readers of a damaged file come upon
         kind = "file of weights" if format is None else format.NAME
@@ -197,8 +204,10 @@ def assign(model, weights, new_head=False):
 
 
 def _advice(weights, variables):
-    """What to pass where the head has other classes."""
-    head = variables.get("logits/bias")
+    """What to pass where the head or the embedding has another size."""
+    bottleneck, head = variables.get("bottleneck/kernel"), variables.get("logits/bias")
+    if bottleneck is not None and weights.embedding_size not in (None, bottleneck.shape[1]):
+        return f" Its embedding has another size: pass embedding_size={weights.embedding_size}."
     if head is None or weights.classes in (None, head.shape[0]):
         return ""
     return (
@@ -223,6 +232,6 @@ def card_of(weights, network, classes, size):
     """The card of a network of `classes` classes and `size` pixels that took its weights from a file."""
     card = weights.card or Card(network, size)
     labels = card.labels
-    if labels == IMAGENET and classes == BACKGROUND:
+    if labels == IMAGENET and classes == BACKGROUND_CLASSES:
         labels = IMAGENET_BACKGROUND
     return dataclasses.replace(card, labels=labels, size=size)

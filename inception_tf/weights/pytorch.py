@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from inception_tf.files import written_beside
 from inception_tf.weights.card import CARD, Card, Preprocessing, imagenet_labels
-from inception_tf.weights.keras_files import check_size
+from inception_tf.weights.hdf5 import check_size
 from inception_tf.weights.units import UNIT, endpoints, last_steps, repeats, split
 
 NAME = "timm's or facenet-pytorch's state dict"
@@ -208,8 +209,8 @@ def to_ours(array, shape):
 
 
 def write(path, network, tensors, card):
-    """Writes a .safetensors file, with the card in its metadata: beside, then renamed."""
-    from safetensors.numpy import save_file
+    """Writes a .safetensors file, with the card in its metadata."""
+    import safetensors.numpy
 
     axes = {4: (3, 2, 0, 1), 2: (1, 0)}
     tensors = {
@@ -218,6 +219,8 @@ def write(path, network, tensors, card):
     }
     for name in [name for name in tensors if name.endswith(".running_var")]:
         tensors[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
-    beside = f"{path}.tmp"
-    save_file(tensors, beside, metadata={CARD: card.to_json()})
-    os.replace(beside, path)
+    with written_beside(path) as beside:
+        try:
+            safetensors.numpy.save_file(tensors, beside, metadata={CARD: card.to_json()})
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error

@@ -57,12 +57,10 @@ RELEASES = {  # by network, then by name; the published hashes stand in Keras's 
         "imagenet": _slim("inception_v4_2016_09_09.tar.gz"),
         "imagenet-timm": _timm("inception_v4.tf_in1k"),
     },
-    "inception_resnet_v1": {},
     "inception_resnet_v1_facenet": {
         "vggface2": _facenet_pytorch("20180402-114759-vggface2.pt"),
         "casia-webface": _facenet_pytorch("20180408-102900-casia-webface.pt"),
     },
-    "inception_resnet_v2": {},
     "inception_resnet_v2_slim": {
         "imagenet": _keras(
             "inception_resnet_v2",
@@ -90,8 +88,14 @@ def fetched(network, name):
     try:
         yield path
     except UserError as error:
-        # A library that is not installed says nothing about the file.
-        if not is_new or release.hash is not None or isinstance(error.__cause__, ImportError):
+        if not is_new or release.hash is not None or _is_no_fault_of_the_file(error):
             raise
         downloads.forget(path)
         raise UserError(f"{error} It was downloaded from {release.url} and is deleted again.") from error
+
+
+def _is_no_fault_of_the_file(error):
+    """Whether a library is not installed, or there is no room to unpack the file."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in downloads.NO_ROOM)

@@ -1,19 +1,21 @@
 """TensorFlow 1 checkpoints, as slim (Inception-v3, -v4, Inception-ResNet-v2) and facenet (-v1) write them."""
 
-import math
 import os
+import re
 import string
-import struct
 import tempfile
 from pathlib import Path
 
 from inception_tf import downloads
+from inception_tf.files import written_beside
+from inception_tf.weights import checkpoint_index
 from inception_tf.weights.card import Card, Preprocessing, imagenet_labels
 from inception_tf.weights.units import UNIT, endpoints, last_steps, repeats, split
 
 NAME = "slim's or facenet's TensorFlow 1 checkpoint"
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")  # the end of a checkpoint, or of the .index file beside it
 GZIP = b"\x1f\x8b"
+CARD_ENDING = ".card.json"  # of the file that our own checkpoints have beside them
 AVERAGE = "/ExponentialMovingAverage"
 
 SCOPES = {
@@ -66,10 +68,14 @@ VALID_ENDS = ("reduction_a", "reduction_b", "stem_3", "stem_4")  # blocks whose 
 
 
 def identify(path):
-    """Whether `path` is a checkpoint (one file, or the prefix of several), a folder or a .tar.gz with one."""
-    if os.path.isdir(path) or os.path.isfile(f"{path}.index"):
+    """Whether `path` is a checkpoint: its file, or one or the prefix of several, its folder or .tar.gz."""
+    if os.path.isdir(path) or os.path.isfile(f"{_prefix(path)}.index"):
         return True
     return _is_packed(path) or _ends_checkpoint(path)
+
+
+def _prefix(path):
+    return re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", os.fspath(path))
 
 
 def _is_packed(path):
@@ -93,9 +99,9 @@ def read(path):
         import tensorflow as tf
     except ImportError as error:
         raise ImportError("TensorFlow reads it: pip install 'inception_tf[cpu]'") from error
-    prefix = _prefix_in(path) if os.path.isdir(path) else path.removesuffix(".index")
+    prefix = _prefix_in(path) if os.path.isdir(path) else _prefix(path)
     if os.path.isfile(f"{prefix}.index"):
-        _check_index(f"{prefix}.index")
+        checkpoint_index.check(f"{prefix}.index")
     reader = tf.train.load_checkpoint(prefix)
     kinds = {name.rpartition("/")[2] for name in VARIABLES.values()}
     types = reader.get_variable_to_dtype_map()
@@ -110,65 +116,8 @@ def read(path):
         if tf.dtypes.as_dtype(types[source]) not in (tf.float32, tf.float64, tf.float16, tf.bfloat16):
             raise ValueError(f"{name} does not hold floating-point numbers")
     tensors = {name: reader.get_tensor(source) for name, source in sources.items()}
-    return tensors, _card(tensors)
-
-
-def _check_index(path):
-    """Refuses shapes at which TensorFlow would end the process: it trusts an index whose checksums are right.
-
-    The index is a table of LevelDB's. Each block is entries, then the offsets of some of them ("restarts")
-    and the count of these; an entry is three varints (bytes of the key that the one before has too, bytes of
-    the rest, bytes of the value), the rest of the key and the value. The last block lists the others.
-    """
-    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
-
-    content = Path(path).read_bytes()
-    _, footer = _handle(content, len(content) - 48)
-    index, _ = _handle(content, footer)
-    blocks = [_handle(handle, 0)[0] for handle in _entries(content, *index)]
-    _, *entries = [entry for block in blocks for entry in _entries(content, *block)]  # without the header
-    for entry in entries:
-        shape = BundleEntryProto.FromString(entry).shape
-        sizes = [dimension.size for dimension in shape.dim]
-        if shape.unknown_rank or min(sizes, default=0) < 0 or math.prod(sizes) >= 2**40:
-            raise ValueError(f"it holds a tensor of the shape {sizes}")
-
-
-def _entries(content, offset, size):
-    """The values in a block."""
-    end = offset + size
-    count = int.from_bytes(content[end - 4 : end], "little")
-    restarts = end - 4 - 4 * count
-    if content[end : end + 1] != b"\0" or not offset <= restarts < end:
-        raise ValueError("a block of it is damaged")
-    starts, entries, place = set(), [], offset
-    while place < restarts:
-        starts.add(place - offset)
-        _, place = _varint(content, place)
-        rest, place = _varint(content, place)
-        length, place = _varint(content, place)
-        place += rest + length
-        entries.append(content[place - length : place])
-    # TensorFlow begins to read at any of them.
-    if place != restarts or not starts.issuperset(struct.unpack_from(f"<{count}I", content, restarts)):
-        raise ValueError("a block of it is damaged")
-    return entries
-
-
-def _handle(content, place):
-    """Where a block is, (offset, size), and where the next handle is."""
-    offset, place = _varint(content, place)
-    size, place = _varint(content, place)
-    return (offset, size), place
-
-
-def _varint(content, place):
-    value = shift = 0
-    while True:
-        value |= (content[place] & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if content[place - 1] < 0x80:
-            return value, place
+    card = Path(f"{prefix}{CARD_ENDING}")
+    return tensors, Card.from_json(card.read_text()) if card.exists() else _card(tensors)
 
 
 def _prefix_in(folder):
@@ -251,21 +200,21 @@ def to_ours(array, shape):
 
 
 def write(path, network, tensors, card):
-    """Writes `path`.index and `path`.data-00000-of-00001, which TensorFlow 1 and 2 read."""
+    """Writes `path`.index and `path`.data-00000-of-00001, which TensorFlow reads, and `path`.card.json."""
     import tensorflow as tf
 
     tensors = {
         name: array[None, None] if "Conv2d" in name and array.ndim == 2 else array
         for name, array in tensors.items()
     }
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}") as folder:
-        beside = str(Path(folder, path.name))
-        tf.raw_ops.SaveV2(
-            prefix=beside,
-            tensor_names=list(tensors),
-            shape_and_slices=[""] * len(tensors),
-            tensors=list(tensors.values()),
-        )
-        for ending in (".data-00000-of-00001", ".index"):
-            os.replace(beside + ending, str(path) + ending)
+    with written_beside(path) as beside:
+        try:
+            tf.raw_ops.SaveV2(
+                prefix=str(beside),
+                tensor_names=list(tensors),
+                shape_and_slices=[""] * len(tensors),
+                tensors=list(tensors.values()),
+            )
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+        Path(f"{beside}{CARD_ENDING}").write_text(card.to_json())
