@@ -3,20 +3,20 @@
 import dataclasses
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from inception_tf import pictures
 from inception_tf.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 HELD_OUT_NAMES = ("val", "validation")
 SPLIT_NAMES = {"train", "test", "valid", *HELD_OUT_NAMES}
-MAXIMUM_PIXELS = 100_000_000  # above which a picture counts as corrupt, by its header
 LISTED = 10  # names that a message lists
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,37 +35,19 @@ class Pictures:
         return len(self.labels)
 
     def reader(self):
-        """A function from an index, a tensor, to uint8 [height, width, 3]."""
+        """A function from an index, a tensor, to uint8 [height, width, 3], for tf.data."""
         paths = tf.constant([os.fsencode(path) for path in self.paths])
-        return lambda index: read_picture(paths[index])
+
+        def read(index):
+            # Pillow gives Python's lock back while it decodes, so that tf.data's threads work side by side.
+            picture = tf.numpy_function(_read, [paths[index]], tf.uint8, stateful=False)
+            return tf.ensure_shape(picture, (None, None, 3))
+
+        return read
 
 
-def read_picture(path):
-    """The pixels of a JPEG or PNG file, whatever its ending: grey, palette, alpha, 16 bits and CMYK as RGB.
-
-    Args:
-        path: string tensor [].
-
-    Returns:
-        uint8 [height, width, 3]; alpha is dropped.
-
-    Raises:
-        tf.errors.OpError: the file is missing, damaged, of another kind, or of more than 100 megapixels.
-    """
-    content = tf.io.read_file(path)
-    is_jpeg = tf.io.is_jpeg(content)
-    is_png = tf.strings.substr(content, 0, len(PNG_SIGNATURE)) == PNG_SIGNATURE
-    tf.debugging.Assert(is_jpeg | is_png, [path, "is no JPEG or PNG"])
-    sides = tf.cond(
-        is_jpeg,
-        lambda: tf.io.extract_jpeg_shape(content)[:2],
-        lambda: tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False),
-    )
-    pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
-    with tf.control_dependencies([tf.debugging.Assert(pixels <= MAXIMUM_PIXELS, [path, "is too large"])]):
-        return tf.ensure_shape(
-            tf.io.decode_image(content, channels=3, expand_animations=False), (None, None, 3)
-        )
+def _read(path):
+    return pictures.read(os.fsdecode(path))
 
 
 def load(root, held_out, allow_corrupt, recorded=None):
@@ -158,8 +140,8 @@ def _paths(root, folder):
     paths = []
     for parent, folders, files in os.walk(root / folder, onerror=refuse):
         folders[:] = [name for name in folders if name[0] != "."]
-        pictures = [name for name in files if name[0] != "." and name.lower().endswith(ENDINGS)]
-        paths += [Path(parent, name).relative_to(root).as_posix() for name in pictures]
+        names = [name for name in files if name[0] != "." and name.lower().endswith(ENDINGS)]
+        paths += [Path(parent, name).relative_to(root).as_posix() for name in names]
     return sorted(paths)
 
 
@@ -201,17 +183,17 @@ def _hold_out(paths, share):
 
 def _corrupt(root, paths):
     """Those of `paths` that cannot be decoded; all are tried."""
-    read = Pictures(tuple(root / path for path in paths), np.zeros(len(paths))).reader()
 
-    # The shape is not used, but a picture that nothing depends on would not be decoded.
-    tried = tf.data.Dataset.range(len(paths)).map(
-        lambda index: (index, tf.shape(read(index))),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=False,
-    )
-    decoded = tried.ignore_errors().as_numpy_iterator()
-    whole = {index for index, _ in tqdm(decoded, "Checking", len(paths), unit=" pictures")}
-    return [path for index, path in enumerate(paths) if index not in whole]
+    def is_whole(path):
+        try:
+            pictures.read(root / path)
+        except UserError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        tried = tqdm(threads.map(is_whole, paths), "Checking", len(paths), unit=" pictures")
+        return [path for path, whole in zip(paths, tried, strict=True) if not whole]
 
 
 def _check_unchanged(root, found, recorded):

@@ -55,12 +55,13 @@ def predict(model, card, paths, top=5, batch=8):
 
     Yields:
         for each file a dict of `file` and `predictions`, a list of dicts of `index` (the network's column),
-        `wnid`, `name` and `probability`.
+        `wnid` (None where the class is none of ImageNet's), `name` and `probability`.
 
     Raises:
         UserError: a picture cannot be read, or gets NaN.
     """
     classes = labels.classes(card.labels)
+    wnids = {wnid for wnid, _ in labels.imagenet()}
     for start in range(0, len(paths), batch):
         files = paths[start : start + batch]
         images = [evaluation_image(pictures.read(file), card.size, card.preprocessing) for file in files]
@@ -71,7 +72,7 @@ def predict(model, card, paths, top=5, batch=8):
             predictions = [
                 {
                     "index": int(i),
-                    "wnid": classes[i][0],
+                    "wnid": classes[i][0] if classes[i][0] in wnids else None,
                     "name": classes[i][1],
                     "probability": float(row[i]),
                 }

@@ -2,8 +2,6 @@
 
 import json
 import re
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -59,41 +57,8 @@ def test_classes_are_the_top_folders_by_name_and_pictures_lie_at_any_depth(tmp_p
     for split in (train, validation):
         for path, label in zip(split.paths, split.labels, strict=True):
             assert path.relative_to(tmp_path).parts[0] == names[label]
-        read = split.reader()
-        assert all(read(tf.constant(index)).shape == (30, 40, 3) for index in range(len(split)))
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "expected"),
-    [
-        ("rgb.png", "RGB", COLOUR),
-        ("alpha.png", "RGBA", COLOUR),
-        ("palette.png", "P", COLOUR),
-        ("grey.png", "L", (91, 91, 91)),
-        ("grey_alpha.png", "LA", (91, 91, 91)),
-        ("bits.png", "1", (0, 0, 0)),
-        ("rgb.jpg", "RGB", COLOUR),
-        ("cmyk.jpg", "CMYK", COLOUR),
-        ("grey.jpg", "L", (91, 91, 91)),
-    ],
-)
-def test_every_kind_of_picture_is_read_as_rgb(tmp_path, name, mode, expected):
-    keywords = {"palette": Image.Palette.ADAPTIVE} if mode == "P" else {}
-    path = tmp_path / name
-    Image.new("RGB", (40, 30), COLOUR).convert(mode, **keywords).save(path)
-    pixels = folders.read_picture(str(path)).numpy()
-    assert pixels.shape == (30, 40, 3) and pixels.dtype == np.uint8
-    assert np.abs(pixels[3, 3].astype(int) - expected).max() <= 3
-
-
-def test_sixteen_bits_become_eight(tmp_path):
-    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    assert (folders.read_picture(str(tmp_path / "deep.png")).numpy() == 40_000 // 256).all()
-
-
-def test_content_counts_and_not_the_ending(tmp_path):
-    _write(tmp_path / "truly_a_jpeg.png", format="JPEG")
-    assert folders.read_picture(str(tmp_path / "truly_a_jpeg.png")).shape == (30, 40, 3)
+        images = tf.data.Dataset.range(len(split)).map(split.reader())
+        assert [image.shape for image in images.as_numpy_iterator()] == [(30, 40, 3)] * len(split)
 
 
 @pytest.mark.parametrize("held_out_name", ["val", "validation", "Val"])
@@ -138,16 +103,6 @@ def test_the_held_out_share_leaves_one_to_train_on(tmp_path):
     assert len(record["train"]["cat"]) == len(record["train"]["dog"]) == 1
 
 
-def _png_header(width, height):
-    def chunk(name, content):
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return folders.PNG_SIGNATURE + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
 @pytest.fixture
 def damaged(tmp_path):
     """A folder with nine whole pictures and six that are not."""
@@ -159,7 +114,7 @@ def damaged(tmp_path):
     for name, content in {
         "empty.jpg": b"",
         "text.png": b"these are words, and more of them than a header of a picture has bytes",
-        "short.png": folders.PNG_SIGNATURE,
+        "short.png": b"\x89PNG\r\n\x1a\n",
         "cut.jpg": jpeg[:-500],
         "cut.png": png[:-500],
         "web.jpg": b"GIF89a" + bytes(30),
@@ -195,21 +150,6 @@ def test_ten_names_are_enough(tmp_path):
     with pytest.raises(UserError, match=r"12 of 16 .*bad_09.png, \.\.\.;") as caught:
         _load(tmp_path)
     assert "bad_10" not in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_a_huge_picture_is_refused_by_its_header(tmp_path, kind):
-    path = tmp_path / "huge"
-    if kind == "png":
-        path.write_bytes(_png_header(10_001, 10_000))
-    else:
-        _write(path, format="JPEG")
-        content = bytearray(path.read_bytes())
-        frame = content.index(b"\xff\xc0")
-        content[frame + 5 : frame + 9] = struct.pack(">HH", 10_001, 10_000)
-        path.write_bytes(content)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
-        folders.read_picture(str(path))
 
 
 def test_the_record_gives_the_same_splits_again_without_decoding(damaged, monkeypatch):
