@@ -1,3 +1,5 @@
+from .conversion import convert as convert
+from .conversion import load as load
 from .deviations import DEVIATIONS as DEVIATIONS
 from .endpoints import feature_extractor as feature_extractor
 from .endpoints import slim_names as slim_names

@@ -93,7 +93,9 @@ def predict(
 
     network, card = prediction.load(weights, model)
     if card.labels is None:
-        raise UserError(f"{card.network} of --weights {weights} gives embeddings, not classes.")
+        raise UserError(
+            f"{card.network} of --weights {weights} is for faces: it has embeddings or people without names."
+        )
     how = card.preprocessing
     print(
         f"{card.network} with weights {weights}: {card.size}x{card.size} pixels, scale {how.scale}, "
@@ -111,7 +113,7 @@ def predict(
     for result in results:
         table = Table("Wnid", "Name", "Probability", title=result["file"], title_justify="left")
         for each in result["predictions"]:
-            table.add_row(each["wnid"], each["name"], f"{each['probability']:.4f}")
+            table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
         console.print(table)
 
 

@@ -114,10 +114,11 @@ def read(source, network=None):
         raise UserError(
             f"`weights` must be the path of a file that exists{_released(network)}. Received: {path!r}"
         )
-    if os.path.isfile(os.path.join(path, "config.json")):  # the folder of a run
-        path = os.path.join(path, "model.keras")
-        if not os.path.isfile(path):
-            raise UserError(f"There is no {path}: the run has not finished.")
+    finished, begun = (os.path.join(path, name) for name in ("model.keras", "config.json"))  # of a run
+    if os.path.isfile(finished):
+        path = finished
+    elif os.path.isfile(begun):
+        raise UserError(f"There is no {finished}: the run has not finished.")
     return _read(path, network)
 
 
