@@ -31,15 +31,15 @@ class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         recipe: a `Recipe`.
-        steps_per_epoch: steps, possibly broken, that show every image once.
+        steps: the run's `Steps`.
     """
 
-    def __init__(self, recipe, steps_per_epoch):
-        self._head_steps = recipe.head_steps(steps_per_epoch)
-        self._head = recipe.head_learning_rate
+    def __init__(self, recipe, steps):
+        self._head_steps = steps.head
+        self._head = recipe.head_learning_rate or recipe.learning_rate
         self._whole = keras.optimizers.schedules.ExponentialDecay(
             recipe.learning_rate,
-            decay_steps=max(1, round(recipe.decay_epochs * steps_per_epoch)),
+            decay_steps=max(1, round(recipe.decay_epochs * steps.an_epoch)),
             decay_rate=recipe.learning_rate_decay,
             staircase=True,
         )
@@ -51,10 +51,10 @@ class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"head_steps": self._head_steps, "head": self._head, "whole": self._whole.get_config()}
 
 
-def make_optimizer(recipe, steps_per_epoch):
+def make_optimizer(recipe, steps):
     """RMSProp with the recipe's learning rates."""
     return RMSprop(
-        StagedLearningRate(recipe, steps_per_epoch),
+        StagedLearningRate(recipe, steps),
         rho=recipe.rms_decay,
         momentum=recipe.momentum,
         epsilon=recipe.epsilon,

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
@@ -14,8 +14,8 @@ class Recipe:
         learning_rate: the first learning rate.
         learning_rate_decay: factor on the learning rate ...
         decay_epochs: ... every so many epochs, in steps.
-        head_epochs: passes before those, in which the last layer alone is trained.
-        head_learning_rate: the learning rate of these passes.
+        head_epochs: passes before those, at least one step of them, in which the last layer alone is trained.
+        head_learning_rate: the learning rate of these passes; None: the first one of the whole network.
         rms_decay: decay of RMSProp's mean of squared gradients.
         momentum: RMSProp's momentum.
         epsilon: added to the mean square, inside the root.
@@ -34,8 +34,8 @@ class Recipe:
     learning_rate: float
     learning_rate_decay: float
     decay_epochs: int
-    head_epochs: int
-    head_learning_rate: float
+    head_epochs: int = 0
+    head_learning_rate: float | None = None
     rms_decay: float
     momentum: float
     epsilon: float
@@ -46,10 +46,6 @@ class Recipe:
     distortion: Literal["affine", "inception"]
     source: str
 
-    def head_steps(self, steps_per_epoch):
-        """Steps in which the last layer alone is trained."""
-        return round(self.head_epochs * steps_per_epoch)
-
 
 RECIPES = {
     "paper": Recipe(
@@ -58,8 +54,6 @@ RECIPES = {
         learning_rate=0.045,
         learning_rate_decay=0.94,
         decay_epochs=2,
-        head_epochs=0,
-        head_learning_rate=0.045,
         rms_decay=0.9,
         momentum=0.9,
         epsilon=1.0,
@@ -77,8 +71,6 @@ RECIPES = {
         learning_rate=0.001,
         learning_rate_decay=0.5,
         decay_epochs=1,
-        head_epochs=0,
-        head_learning_rate=0.001,
         rms_decay=0.9,
         momentum=0.9,
         epsilon=0.001,

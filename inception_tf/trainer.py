@@ -20,7 +20,7 @@ class Trainer:
         strategy: a `tf.distribute.Strategy`.
         build_model: makes the network; called in the strategy's scope.
         recipe: a `Recipe`.
-        steps_per_epoch: steps, possibly broken, that show every image once.
+        steps: the run's `Steps`.
 
     Attributes:
         model: the network, with a softmax top.
@@ -28,14 +28,14 @@ class Trainer:
         average: the `ParameterAverage` of its weights.
     """
 
-    def __init__(self, strategy, build_model, recipe, steps_per_epoch):
+    def __init__(self, strategy, build_model, recipe, steps):
         self._strategy = strategy
         self._batch = recipe.batch
-        self._head_steps = recipe.head_steps(steps_per_epoch)
+        self._head_steps = steps.head
         with strategy.scope():
             self.model = build_model()
             # Built here and not in the first step, which would be traced twice and make the slots in a graph.
-            self.optimizer = make_optimizer(recipe, steps_per_epoch)
+            self.optimizer = make_optimizer(recipe, steps)
             self.optimizer.build(self.model.trainable_variables)
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
         self._logits_model = keras.Model(self.model.input, self.model.get_layer("logits").output)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import shutil
 import signal
@@ -21,6 +20,7 @@ from inception_tf.labels import classes
 from inception_tf.networks import NETWORKS
 from inception_tf.plots import plot_curve
 from inception_tf.run_directory import RunDirectory
+from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
 from inception_tf.weights import keras_files
 
@@ -61,10 +61,13 @@ def train(config):
         )
     source = data.load(config, run.split)
     _check_classes(config, initial, source.class_names)
-    steps = _Steps.of(config, recipe, len(source.train))
+    steps = Steps.of(recipe, len(source.train), config.steps)
     print(
         f"{config.model} on {config.data}; {strategy.__class__.__name__}, {replicas} replica(s); {run.path}"
     )
+    if steps.head:
+        whole = steps.last - steps.head
+        print(f"Steps: {steps.head} of the last layer alone, then {whole} of the whole network.")
 
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -103,47 +106,6 @@ def _settle(config, initial):
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Steps:
-    """The steps of a run.
-
-    Attributes:
-        an_epoch: steps, possibly broken, that show every image once.
-        head: those of the head's stage, the first ones.
-        last: all of them.
-    """
-
-    an_epoch: float
-    head: int
-    last: int
-
-    @classmethod
-    def of(cls, config, recipe, images):
-        """Those that `config` asks for on so many `images`."""
-        an_epoch = images / recipe.batch
-        last = config.steps or round((recipe.head_epochs + recipe.epochs) * an_epoch)
-        if last == 0:
-            raise UserError(
-                f"--batch {recipe.batch} is too large for {recipe.epochs} epochs of {images} images, not one "
-                "step: give a smaller one, or more --epochs."
-            )
-        return cls(an_epoch, recipe.head_steps(an_epoch), last)
-
-    def next_stop(self, step, *every):
-        """The next step that ends an epoch (and so a stage), or the run, or is a multiple of an `every`."""
-        stops = [(step // number + 1) * number for number in every]
-        return min(*stops, self._epoch_end_after(step), self.last)
-
-    def end_epoch(self, step):
-        """Whether an epoch ends at `step`."""
-        return step == self._epoch_end_after(step - 1)
-
-    def _epoch_end_after(self, step):
-        """Batches may cross the end of an epoch, so it is rounded."""
-        epoch = math.floor(step / self.an_epoch)
-        return next(end for n in itertools.count(epoch) if (end := round(n * self.an_epoch)) > step)
-
-
 def _check_classes(config, initial, class_names):
     """Checks that the last layer that the run begins with is one for the data's classes."""
     count = len(class_names)
@@ -175,7 +137,7 @@ class _Run:
     Args:
         config: a `TrainConfig`, with nothing left open.
         recipe: its `Recipe`.
-        steps: its `_Steps`.
+        steps: its `Steps`.
         strategy: a `tf.distribute.Strategy`.
         source: the `Data`.
         initial: the `Weights` to start from, or None.
@@ -193,7 +155,7 @@ class _Run:
         self._architecture = {} if initial is None else {"batch_norm_gamma": initial.has_gamma}
         if initial is not None and initial.embedding_size is not None:
             self._architecture["embedding_size"] = initial.embedding_size
-        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps.an_epoch)
+        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps)
         directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
         replicas = strategy.num_replicas_in_sync

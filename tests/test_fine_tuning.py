@@ -15,6 +15,7 @@ from inception_tf.config import TrainConfig
 from inception_tf.errors import UserError
 from inception_tf.optimizers import make_optimizer
 from inception_tf.recipes import RECIPES
+from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
 from inception_tf.weights import keras_files
 
@@ -132,11 +133,11 @@ def test_the_head_stage_moves_the_head_alone_and_the_next_stage_all(
             assert {name for name in after if values[name].tobytes() != before[name].tobytes()} == moved
 
 
-def _trainer(**keywords):
-    recipe = dataclasses.replace(RECIPES["fine-tune"], **{"batch": 4, "head_epochs": 1, **keywords})
+def _trainer(head_steps=2, **keywords):
+    recipe = dataclasses.replace(RECIPES["fine-tune"], batch=4, **keywords)
     keras.utils.set_random_seed(0)
     strategy = tf.distribute.get_strategy()
-    trainer = Trainer(strategy, lambda: _small_network((20, 20, 3), 5), recipe, steps_per_epoch=2)
+    trainer = Trainer(strategy, lambda: _small_network((20, 20, 3), 5), recipe, Steps(2, head_steps, 20))
     rng = np.random.default_rng(0)
     for variable in trainer.model.get_layer("first_bn").weights:
         variable.assign(rng.uniform(0.1, 0.5, variable.shape))
@@ -158,7 +159,7 @@ def test_batch_norm_infers_in_the_head_stage_while_dropout_drops():
 
 @pytest.mark.parametrize("batch_norm", ["train", "freeze"])
 def test_the_recipe_says_whether_batch_norm_keeps_its_statistics(batch_norm):
-    trainer, batches, images, labels = _trainer(batch_norm=batch_norm, head_epochs=0, learning_rate=1e-12)
+    trainer, batches, images, labels = _trainer(head_steps=0, batch_norm=batch_norm, learning_rate=1e-12)
     trainer.model.get_layer("dropout").rate = 0.0
     before = _values(trainer.model)
     probabilities = trainer.model(images, training=batch_norm == "train").numpy()
@@ -190,13 +191,12 @@ def test_the_head_stage_computes_no_gradient_of_a_convolution():
 def test_the_learning_rate_of_each_stage_decays_from_its_own_start():
     recipe = dataclasses.replace(
         RECIPES["fine-tune"],
-        head_epochs=3,
         head_learning_rate=0.5,
         learning_rate=0.1,
         learning_rate_decay=0.5,
         decay_epochs=2,
     )
-    schedule = make_optimizer(recipe, steps_per_epoch=10)._learning_rate
+    schedule = make_optimizer(recipe, Steps(10, 30, 100))._learning_rate
     for step, expected in ((0, 0.5), (29, 0.5), (30, 0.1), (49, 0.1), (50, 0.05), (69, 0.05), (70, 0.025)):
         assert float(schedule(tf.constant(step, tf.int64))) == pytest.approx(expected)
 
@@ -214,6 +214,26 @@ def test_epochs_are_the_whole_networks_and_steps_cap_both(pictures, weights_file
     expected = [0.03, 0.03, 0.002, 0.002, decayed, decayed]
     assert [rate for _, rate in taken] == pytest.approx(expected)
     assert training.train(_config(pictures, weights_file, tmp_path / "cap", steps=2))["steps"] == 2
+
+
+def test_a_few_pictures_have_a_head_stage_too(pictures, weights_file, trained, tmp_path, capsys):
+    settings = {"batch": 100, "steps": None, "epochs": 5, "learning_rate": 0.002, "head_learning_rate": 0.03}
+    results = training.train(_config(pictures, weights_file, tmp_path / "run", **settings))
+    assert "Steps: 1 of the last layer alone, then 2 of the whole network." in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    taken = [(row["step"], row["learning_rate"]) for row in rows if "loss" in row]
+    assert taken[0] == (1, pytest.approx(0.03)) and taken[1][1] == pytest.approx(0.002)
+    assert results["steps"] == 3
+    training.train(_config(pictures, weights_file, tmp_path / "head", steps=3))
+    assert "Steps: 3 of the last layer alone, then 0 of the whole network." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", ["paper", "cpu-demo"])
+def test_a_recipe_without_a_head_stage_can_get_one(recipe):
+    config = TrainConfig(weights="some.keras", recipe=recipe, head_epochs=1, learning_rate=0.5)
+    assert RECIPES[recipe].head_epochs == 0
+    schedule = make_optimizer(config.recipe_values(), Steps(10, 10, 100))._learning_rate
+    assert float(schedule(tf.constant(0))) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("calls", [1, 3], ids=["head", "whole"])

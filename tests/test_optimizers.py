@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from inception_tf.optimizers import ParameterAverage, RMSprop, make_optimizer
 from inception_tf.recipes import RECIPES
+from inception_tf.steps import Steps
 
 
 def _trajectory(optimizer, gradients):
@@ -59,7 +60,7 @@ def test_rmsprop_is_tensorflow_1s():
 
 def test_the_papers_recipe_is_section_4s():
     recipe = RECIPES["paper"]
-    optimizer = make_optimizer(recipe, steps_per_epoch=2002.5)
+    optimizer = make_optimizer(recipe, Steps(2002.5, 0, 400_500))
     assert (recipe.rms_decay, recipe.momentum, recipe.epsilon, recipe.initial_accumulator) == (0.9, 0.9, 1, 1)
     schedule = optimizer._learning_rate
     for step, decays in ((0, 0), (4004, 0), (4005, 1), (8009, 1), (8010, 2), (200_250, 50)):
@@ -68,7 +69,7 @@ def test_the_papers_recipe_is_section_4s():
 
 def test_the_optimizer_takes_every_value_of_the_recipe():
     recipe = dataclasses.replace(RECIPES["paper"], rms_decay=0.8, momentum=0.7, epsilon=0.5)
-    config = make_optimizer(recipe, 10).get_config()
+    config = make_optimizer(recipe, Steps(10, 0, 100)).get_config()
     assert (config["rho"], config["momentum"], config["epsilon"]) == (0.8, 0.7, 0.5)
     assert config["initial_accumulator"] == 1.0
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from inception_tf import data, strategies
 from inception_tf.evaluation import Evaluator
 from inception_tf.recipes import RECIPES
+from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
 
 
@@ -32,7 +33,7 @@ def _trainer(strategy_name, batch, dropout_rate=0.0, learning_rate=0.01):
         return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x))
 
     strategy = strategies.make(strategy_name, None)
-    return strategy, Trainer(strategy, build_model, recipe, steps_per_epoch=10)
+    return strategy, Trainer(strategy, build_model, recipe, Steps(10, 0, 100))
 
 
 def _batch(count, seed=0):
