@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from inception_tf import folders, preprocessing
 from inception_tf.errors import UserError
+from inception_tf.weights.card import Preprocessing
 
 
 class Images(Protocol):
@@ -103,14 +104,14 @@ def load(config, recorded=None):
     return Data(*folders.load(config.data, config.held_out, config.allow_corrupt, recorded))
 
 
-def training_batches(split, *, size, batch, seed, distortion, first_step, last_step):
+def training_batches(split, *, size, batch, seed, distortion, first_step, last_step, scale="inception"):
     """The batches of steps `first_step` to `last_step` (exclusive), the same wherever a run is resumed.
 
     Every image comes once an epoch, in an order of that epoch; a batch may cross from one epoch into the
     next. Order and distortion depend on the seed, the epoch and the image alone.
 
     Returns:
-        `tf.data.Dataset` of (float32 [batch, size, size, 3] in [-1, 1], int32 [batch]).
+        `tf.data.Dataset` of (float32 [batch, size, size, 3] of the scale, int32 [batch]).
     """
     read, labels = split.reader(), tf.constant(split.labels)
     count = len(split)
@@ -121,7 +122,7 @@ def training_batches(split, *, size, batch, seed, distortion, first_step, last_s
             position % count, seed=tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=count - 1
         )
         key = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), index)
-        return preprocessing.training_image(read(index), size, key, distortion), labels[index]
+        return preprocessing.training_image(read(index), size, key, distortion, scale), labels[index]
 
     return (
         tf.data.Dataset.range(first_step * batch, last_step * batch)
@@ -131,19 +132,20 @@ def training_batches(split, *, size, batch, seed, distortion, first_step, last_s
     )
 
 
-def evaluation_batches(split, *, size, batch):
+def evaluation_batches(split, *, size, batch, scale="inception"):
     """All images once, in order, in batches of one size: the last is filled up with weight 0.
 
     Returns:
-        `tf.data.Dataset` of (float32 [batch, size, size, 3] in [-1, 1], int32 [batch], float32 [batch]
+        `tf.data.Dataset` of (float32 [batch, size, size, 3] of the scale, int32 [batch], float32 [batch]
         weights, 1 for an image and 0 for filling).
     """
     read, labels = split.reader(), tf.constant(split.labels)
     count = len(split)
+    how = Preprocessing(scale=scale)
 
     def example(position):
         index = tf.minimum(position, count - 1)
-        image = preprocessing.evaluation_image(read(index), size)
+        image = preprocessing.evaluation_image(read(index), size, how)
         return image, labels[index], tf.cast(position < count, tf.float32)
 
     filled = -(-count // batch) * batch

@@ -12,9 +12,10 @@ class Evaluator:
     Args:
         strategy: a `tf.distribute.Strategy`.
         logits_model: `keras.Model` from images to logits.
+        scale: of the images, that of a `weights.Preprocessing`.
     """
 
-    def __init__(self, strategy, logits_model):
+    def __init__(self, strategy, logits_model, scale="inception"):
         def sums(images, labels, weights):
             logits = tf.cast(logits_model(images, training=False), tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
@@ -31,6 +32,7 @@ class Evaluator:
             return total, strategy.experimental_local_results(ranges)
 
         self._strategy = strategy
+        self._scale = scale
         self._sums = tf.function(distributed_sums)
 
     def __call__(self, batches):
@@ -40,16 +42,16 @@ class Evaluator:
             dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.
 
         Raises:
-            ValueError: a batch holds values outside [-1, 1]; for values that all lie in [0, 1] there is a
-                `UserWarning` (see `inputs.check_images`).
+            ValueError: a batch holds values that the scale does not give; for values that all lie in [0, 1]
+                there is a `UserWarning` (see `inputs.check_images`).
         """
         total, low, high = 0.0, np.inf, -np.inf
         for batch in strategies.distribute(self._strategy, batches):
             sums, ranges = self._sums(batch)
             total = total + sums.numpy().astype(np.float64)
             low, high = min(low, float(np.min(ranges))), max(high, float(np.max(ranges)))
-            inputs.check_range(low, high)
-        inputs.warn_if_unscaled(low, high)
+            inputs.check_range(low, high, self._scale)
+        inputs.warn_if_unscaled(low, high, self._scale)
         loss, top1, top5, images = total.tolist()
         return {
             "top1_error": top1 / images,

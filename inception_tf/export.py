@@ -17,8 +17,9 @@ CHECK = Path(__file__).with_name("saved_model_check.py")
 def export_saved_model(model, directory, class_names):
     """Writes `model` as a SavedModel: written beside, then renamed.
 
-    Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] in [-1, 1], and gives
-    `probabilities`, float32 [batch, classes]; assets/class_names.txt names the classes in order, one a line.
+    Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] scaled as `model` wants
+    them, and gives `probabilities`, float32 [batch, classes]; assets/class_names.txt names the classes in
+    order, one a line.
 
     Raises:
         FileExistsError: `directory` exists.
@@ -50,7 +51,7 @@ def largest_difference(model, directory, images):
     Args:
         model: the `keras.Model` that was exported.
         directory: the SavedModel.
-        images: float32 [n, height, width, 3] in [-1, 1].
+        images: float32 [n, height, width, 3], scaled as `model` wants them.
 
     Returns:
         the largest difference between their probabilities.

@@ -1,4 +1,4 @@
-"""From decoded pixels to what a network sees: RGB, at the network's size, values in [-1, 1]."""
+"""From decoded pixels to what a network sees: RGB, at the network's size, values of its scale."""
 
 import math
 
@@ -28,9 +28,7 @@ def evaluation_image(image, size, preprocessing=Preprocessing()):  # noqa: B008
     if preprocessing.central_fraction != 1:
         image = tf.image.central_crop(image, preprocessing.central_fraction)
     image = RESIZE[preprocessing.resize](tf.cast(image, tf.float32), (size, size))
-    if image.shape[-1] == 1:
-        image = tf.image.grayscale_to_rgb(image)
-    return inputs.rescale(image, preprocessing.scale)
+    return _rgb(image, preprocessing.scale)
 
 
 def _resize_tf1(image, size):
@@ -46,7 +44,7 @@ def _resize_bicubic(image, size):
 RESIZE = {"bilinear": tf.image.resize, "bilinear_tf1": _resize_tf1, "bicubic": _resize_bicubic}
 
 
-def training_image(image, size, seed, distortion):
+def training_image(image, size, seed, distortion, scale="inception"):
     """As `evaluation_image`, of the image distorted at random.
 
     Args:
@@ -54,8 +52,9 @@ def training_image(image, size, seed, distortion):
         size: height and width of the result, in pixels.
         seed: int [2]; the same seed distorts the image in the same way.
         distortion: a key of `DISTORTIONS`.
+        scale: that of a `weights.Preprocessing`.
     """
-    return _network_range(DISTORTIONS[distortion](image, size, seed))
+    return _rgb(DISTORTIONS[distortion](image, size, seed), scale)
 
 
 def affine_distortion(image, size, seed):
@@ -125,7 +124,8 @@ def _height_width(image):
     return tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
 
 
-def _network_range(image):
+def _rgb(image, scale):
+    """Grey or coloured pixels, float32 in [0, 255], as three channels of a scale."""
     if image.shape[-1] == 1:
         image = tf.image.grayscale_to_rgb(image)
-    return image / 127.5 - 1.0
+    return inputs.rescale(image, scale)

@@ -21,6 +21,7 @@ class Trainer:
         build_model: makes the network; called in the strategy's scope.
         recipe: a `Recipe`.
         steps: the run's `Steps`.
+        scale: of the images to evaluate on, that of a `weights.Preprocessing`.
 
     Attributes:
         model: the network, with a softmax top.
@@ -28,7 +29,7 @@ class Trainer:
         average: the `ParameterAverage` of its weights.
     """
 
-    def __init__(self, strategy, build_model, recipe, steps):
+    def __init__(self, strategy, build_model, recipe, steps, scale="inception"):
         self._strategy = strategy
         self._batch = recipe.batch
         self._head_steps = steps.head
@@ -39,7 +40,7 @@ class Trainer:
             self.optimizer.build(self.model.trainable_variables)
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
         self._logits_model = keras.Model(self.model.input, self.model.get_layer("logits").output)
-        self._evaluator = Evaluator(strategy, self._logits_model)
+        self._evaluator = Evaluator(strategy, self._logits_model, scale)
         head = self.model.get_layer("logits")
         backbone = [layer for layer in self.model.layers if layer is not head]
         norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]

@@ -155,12 +155,16 @@ class _Run:
         self._architecture = {} if initial is None else {"batch_norm_gamma": initial.has_gamma}
         if initial is not None and initial.embedding_size is not None:
             self._architecture["embedding_size"] = initial.embedding_size
-        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps)
+        # Batch norm statistics are of inputs of one scale, whether or not they may move.
+        self._scale = initial.card.preprocessing.scale if initial and initial.card else "inception"
+        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps, self._scale)
         directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
         replicas = strategy.num_replicas_in_sync
         batch = min(EVALUATION_BATCH, math.ceil(len(source.validation) / replicas)) * replicas
-        self._held_out = data.evaluation_batches(source.validation, size=config.size, batch=batch)
+        self._held_out = data.evaluation_batches(
+            source.validation, size=config.size, batch=batch, scale=self._scale
+        )
 
     def _build_model(self, initial=None):
         model = NETWORKS[self._config.model].builder(
@@ -217,6 +221,7 @@ class _Run:
             distortion=self._recipe.distortion,
             first_step=step,
             last_step=last_step,
+            scale=self._scale,
         )
         iterator = iter(strategies.distribute(self._strategy, batches))
         with tqdm(total=last_step * batch, initial=step * batch, unit=" images", mininterval=1) as progress:
@@ -274,7 +279,7 @@ class _Run:
         for variable in model.weights:
             variable.assign(averages[variable.path])
         names = self._source.class_names
-        card = weights.Card(config.model, config.size, names, weights.Preprocessing())
+        card = weights.Card(config.model, config.size, names, weights.Preprocessing(scale=self._scale))
         keras_files.write(model, run.path / "model.keras", card)
 
         saved_model = run.path / "saved_model"

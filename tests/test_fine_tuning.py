@@ -1,6 +1,7 @@
 """A start from weights: the head's stage, then the whole network; what is kept, new, and refused."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import networks, training, weights
+from inception_tf import data, networks, preprocess_input, training, weights
 from inception_tf.config import TrainConfig
 from inception_tf.errors import UserError
 from inception_tf.optimizers import make_optimizer
@@ -312,6 +313,39 @@ def test_the_size_is_that_of_the_weights(pictures, trained, tmp_path):
         assert trained[-1][1].model.input_shape == (None, expected, expected, 3)
         record = json.loads((tmp_path / str(size) / "config.json").read_text())
         assert record["flags"]["size"] == expected
+
+
+@pytest.mark.parametrize("scale", ["inception", "facenet", "imagenet", "prewhiten"])
+def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path, monkeypatch, scale):
+    how = weights.Preprocessing(scale=scale, resize="bicubic", central_fraction=0.9)
+    card = weights.Card("inception_resnet_v1", 75, tuple(sorted(CLASSES)), how)
+    keras_files.write(_small_network((75, 75, 3), 4), tmp_path / "scaled.keras", card)
+    seen = []
+    make = {name: getattr(data, name) for name in ("training_batches", "evaluation_batches")}
+
+    def keep(name, split, **keywords):
+        batches = make[name](split, **keywords)
+        images, pixels = (
+            next(iter(each))[0].numpy()
+            for each in (batches, make[name](split, **{**keywords, "scale": "inception"}))
+        )
+        pixels = ((pixels + 1) * 127.5).clip(0, 255)
+        np.testing.assert_allclose(images, preprocess_input(pixels, scale=scale), atol=1e-4)
+        seen.append(images)
+        return batches
+
+    for name in make:
+        monkeypatch.setattr(data, name, functools.partial(keep, name))
+    monkeypatch.setattr(training, "largest_difference", lambda *arguments: seen.append(arguments[2]) or 0.0)
+    training.train(_config(pictures, tmp_path / "scaled.keras", tmp_path / "run", steps=1))
+    split = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
+    files = [pictures / path for name in sorted(CLASSES) for path in split[name]]
+    pixels = [tf.image.resize(tf.io.decode_png(file.read_bytes(), channels=3), (75, 75)) for file in files]
+    held_out_images, _, checked = seen
+    np.testing.assert_allclose(held_out_images, preprocess_input(np.stack(pixels), scale=scale), atol=1e-4)
+    np.testing.assert_array_equal(checked, held_out_images)
+    saved = weights.read(tmp_path / "run", "inception_resnet_v1").card
+    assert saved.preprocessing == weights.Preprocessing(scale=scale)
 
 
 def test_the_class_names_are_in_all_that_a_run_leaves(pictures, weights_file, trained, tmp_path):

@@ -209,7 +209,7 @@ def test_check_images_tells_inception_from_facenet():
         check_images(preprocess_input(np.array([0.0, 255.0])), "facenet")
 
 
-def evaluate(images, strategy_name="one_device"):
+def evaluate(images, strategy_name="one_device", scale="inception"):
     strategy = strategies.make(strategy_name, None)
     with strategy.scope():
         network = keras.Sequential([keras.Input((9, 7, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
@@ -217,7 +217,19 @@ def evaluate(images, strategy_name="one_device"):
     batches = tf.data.Dataset.from_tensor_slices(
         (images.astype("float32"), np.zeros(count, "int32"), np.ones(count, "float32"))
     )
-    return Evaluator(strategy, network)(batches.batch(4))
+    return Evaluator(strategy, network, scale)(batches.batch(4))
+
+
+def test_evaluation_knows_the_scale():
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 9, 7, 3))
+    pixels[0, 0, 0] = 255
+    for scale in ("facenet", "imagenet", "prewhiten"):
+        images = preprocess_input(pixels, scale=scale)
+        assert evaluate(images, scale=scale)["images"] == 8
+    with pytest.raises(ValueError, match="-1 to 1"):
+        evaluate(preprocess_input(pixels, scale="imagenet"))
+    with pytest.raises(ValueError, match="0.9961"):
+        evaluate(preprocess_input(pixels), scale="facenet")
 
 
 @pytest.mark.parametrize("strategy_name", ["one_device", "mirrored"])

@@ -15,7 +15,7 @@ from inception_tf.errors import UserError
 from inception_tf.trainer import Trainer
 
 
-def _small_network(input_shape, classes, batch_norm_momentum, batch_norm_gamma):
+def _small_network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
     inputs = x = keras.Input(input_shape, name="image")
     x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False, name="conv")(x)
     x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, scale=batch_norm_gamma, name="conv_bn")(
@@ -198,7 +198,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, stop_after, monkey
         stop_after(1)
         training.train(_config(tmp_path / "run"))
 
-    def wider(input_shape, classes, batch_norm_momentum, batch_norm_gamma):
+    def wider(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
         inputs = x = keras.Input(input_shape, name="image")
         x = keras.layers.Conv2D(9, 5, strides=4, name="conv")(x)
         x = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten()(x))
