@@ -25,10 +25,27 @@ def evaluation_image(image, size, preprocessing=Preprocessing()):  # noqa: B008
     Returns:
         float32 [size, size, 3].
     """
-    if preprocessing.central_fraction != 1:
-        image = tf.image.central_crop(image, preprocessing.central_fraction)
-    image = RESIZE[preprocessing.resize](tf.cast(image, tf.float32), (size, size))
+    image, fraction = tf.cast(image, tf.float32), preprocessing.central_fraction
+    resize = RESIZE[preprocessing.resize]
+    if preprocessing.crop == "square":
+        image = _square(image, size, math.floor(size / fraction), resize)
+    else:
+        if fraction != 1:
+            image = tf.image.central_crop(image, fraction)
+        image = resize(image, (size, size))
     return _rgb(image, preprocessing.scale)
+
+
+def _square(image, size, shorter, resize):
+    """The middle of the image, resized so that its shorter side is of `shorter` pixels, as timm does."""
+    sides = tf.shape(image)[:2]
+    least = tf.reduce_min(sides)
+    # The ends of a long strip will not be seen, and would take memory.
+    top, left = tf.unstack(tf.maximum((sides - 3 * least) // 2, 0))
+    image = image[top : sides[0] - top, left : sides[1] - left]
+    sides = tf.shape(image)[:2] * shorter // least
+    top, left = tf.unstack(tf.cast(tf.round((sides - size) / 2), tf.int32))
+    return tf.slice(resize(image, sides), (top, left, 0), (size, size, image.shape[-1]))
 
 
 def _resize_tf1(image, size):

@@ -531,6 +531,7 @@ def test_ten_thousand_names(sound, tmp_path):
         {"labels": 7},
         {"labels": "cats"},
         {"preprocessing": {"scale": "none"}},
+        {"preprocessing": {"crop": "none"}},
         {"preprocessing": {"resize": ["bicubic"]}},
         {"preprocessing": {"central_fraction": float("nan")}},
         {"preprocessing": {"central_fraction": "all"}},

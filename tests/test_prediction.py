@@ -80,17 +80,41 @@ def test_the_middle_is_cut_out_first(fraction, rows, columns):
     np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(41, 30), (30, 41), (33, 33), (31, 92)])
+@pytest.mark.parametrize(("size", "fraction"), [(75, 0.875), (19, 0.8975), (75, 1.0)])
+def test_a_square_crop_keeps_the_aspect(shape, size, fraction):
+    picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype="uint8")
+    # timm's: resize the shorter side, then cut the middle out.
+    shorter = int(size / fraction)
+    height, width = (int(shorter * side / min(shape)) for side in shape)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    channels = [Image.fromarray(picture[..., i].astype("float32")) for i in range(3)]
+    resized = np.dstack([each.resize((width, height), Image.Resampling.BICUBIC) for each in channels])
+    expected = resized[top : top + size, left : left + size].clip(0, 255)
+    how = {"resize": "bicubic", "central_fraction": fraction, "crop": "square"}
+    np.testing.assert_allclose(unscaled(picture, size, **how), expected, atol=1e-2)
+
+
+def test_a_square_crop_of_a_strip_is_of_its_middle():
+    strip = np.zeros((2, 100_000, 3), "uint8")
+    strip[:, 49_998:50_002] = 255
+    np.testing.assert_allclose(unscaled(strip, 75, crop="square"), 255, atol=1e-3)
+
+
+@pytest.mark.parametrize("crop", ["central", "square"])
 @pytest.mark.parametrize("scale", ["inception", "facenet", "imagenet", "prewhiten"])
-def test_scales_grey_pictures_and_graphs(scale):
+def test_scales_grey_pictures_and_graphs(scale, crop):
     grey = PICTURE[..., :1]
-    how = Preprocessing(scale=scale, resize="bicubic", central_fraction=0.875)
-    pixels = unscaled(np.repeat(grey, 3, -1), 20, resize="bicubic", central_fraction=0.875)
+    how = Preprocessing(scale=scale, resize="bicubic", central_fraction=0.875, crop=crop)
+    pixels = unscaled(np.repeat(grey, 3, -1), 20, resize="bicubic", central_fraction=0.875, crop=crop)
     expected = preprocess_input(pixels.clip(0, 255), scale=scale)
     np.testing.assert_allclose(evaluation_image(grey, 20, how), expected, atol=1e-4)
     data = tf.data.Dataset.from_generator(
         lambda: iter([grey]), output_signature=tf.TensorSpec((None, None, 1), tf.uint8)
     )
-    image = next(iter(data.map(lambda image: evaluation_image(image, 20, how))))
+    data = data.map(lambda image: evaluation_image(image, 20, how))
+    assert data.element_spec.shape.as_list() == [20, 20, 3]
+    image = next(iter(data))
     assert image.dtype == tf.float32
     np.testing.assert_allclose(image, expected, atol=1e-4)
 

@@ -22,12 +22,15 @@ class Preprocessing:
             `prewhiten` does so with each picture's own.
         resize: `bilinear`; `bilinear_tf1` is the same without half-pixel centres, as TensorFlow 1 resized;
             `bicubic` is antialiased.
-        central_fraction: share of height and width that is kept of a picture before it is resized.
+        central_fraction: share of height and width that is kept of a picture.
+        crop: `central` keeps that share of each side, and resizing squeezes it into a square; `square` keeps
+            that share of the shorter side and as much of the longer one, and so the aspect.
     """
 
     scale: Literal["inception", "facenet", "imagenet", "prewhiten"] = "inception"
     resize: Literal["bilinear", "bilinear_tf1", "bicubic"] = "bilinear"
     central_fraction: float = 1.0
+    crop: Literal["central", "square"] = "central"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Card:
             raise ValueError(f"size={self.size}")
         if isinstance(self.labels, str) and self.labels not in (IMAGENET, IMAGENET_BACKGROUND):
             raise ValueError(f"labels={self.labels!r}")
-        for name in ("scale", "resize"):
+        for name in ("scale", "resize", "crop"):
             if (value := getattr(self.preprocessing, name)) not in typing.get_args(kinds[name]):
                 raise ValueError(f"{name}={value!r}")
         if not 0 < self.preprocessing.central_fraction <= 1:
