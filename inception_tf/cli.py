@@ -99,7 +99,7 @@ def predict(
     how = card.preprocessing
     print(
         f"{card.network} with weights {weights}: {card.size}x{card.size} pixels, scale {how.scale}, "
-        f"resize {how.resize}, central crop {how.central_fraction:g}.",
+        f"resize {how.resize}, {how.crop} crop {how.central_fraction:g}.",
         file=sys.stderr,
     )
     results = prediction.predict(network, card, pictures, top, batch)

@@ -137,9 +137,8 @@ def _card(network, tensors):
         return Card(network, 160, None, Preprocessing(scale="facenet"))
     logits = tensors.get(TOP[network]["logits"] + ".bias")
     fraction = 0.8975 if network == "inception_resnet_v2_slim" else 0.875
-    return Card(
-        network, 299, imagenet_labels(logits), Preprocessing(resize="bicubic", central_fraction=fraction)
-    )
+    preprocessing = Preprocessing(resize="bicubic", central_fraction=fraction, crop="square")
+    return Card(network, 299, imagenet_labels(logits), preprocessing)
 
 
 def names(network, ours):
