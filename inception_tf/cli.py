@@ -111,7 +111,8 @@ def predict(
 
     console = Console(width=110, markup=False, emoji=False)  # names may have brackets and colons
     for result in results:
-        table = Table("Wnid", "Name", "Probability", title=result["file"], title_justify="left")
+        console.print(result["file"], soft_wrap=True)
+        table = Table("Wnid", "Name", "Probability")
         for each in result["predictions"]:
             table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
         console.print(table)
