@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -17,6 +16,7 @@ import pooch
 import requests
 
 from inception_tf.errors import UserError
+from inception_tf.files import written_beside
 
 RETRIES = 2  # after a first attempt that failed
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -168,12 +168,9 @@ def _recorded(record):
 
 
 def _record(record, actual):
-    """Writes in a folder beside, then renames: another process never sees a half of it."""
     # A cache that cannot be written to is of use all the same.
-    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=record.parent) as folder:
-        beside = Path(folder, record.name)
+    with contextlib.suppress(OSError), written_beside(record) as beside:
         beside.write_text(actual.removeprefix("sha256:") + "\n")
-        os.replace(beside, record)
 
 
 def _reason(error):
