@@ -1,0 +1,111 @@
+"""What every source of images gives: records in an order, and an example of each record."""
+
+import dataclasses
+import functools
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+
+class Images(Protocol):
+    """One part of a data set, wherever its images lie.
+
+    A record is what can be had of an image at little cost, an index or undecoded bytes; records are put in
+    order and left out, one after the other. An example is what is decoded, by many threads.
+    """
+
+    def __len__(self): ...
+
+    def in_order(self):
+        """`tf.data.Dataset` of the records of all images, each once, always in the same order."""
+
+    def shuffled(self, seed, first):
+        """The records in the order of training, without an end.
+
+        Every image comes once an epoch, in an order that follows from the seed and the epoch.
+
+        Args:
+            seed: int, at least 0.
+            first: position to begin at, where that of image i of epoch e is e * len(self) + i.
+
+        Returns:
+            `tf.data.Dataset` of records.
+        """
+
+    def example(self, record):
+        """The example of a record, in a graph.
+
+        Returns:
+            dict of tensors:
+            `index`: int64, which of the images it is, the same in every order.
+            `image`: uint8 [height, width, 1 or 3], or a string, the bytes of a JPEG or PNG file.
+            `label`: int32, from 0.
+            `boxes`, where the source has some: float32 [n, 4] of ymin, xmin, ymax, xmax in [0, 1].
+            `as_stored`, where it is not always true: bool, whether the bytes are shown as any decoder of JPEG
+            files decodes them; the other ones, which are turned or transparent, are left to Pillow.
+        """
+
+    def name(self, record):
+        """The file, or the file and place in it, of a record of NumPy arrays, for messages."""
+
+
+class Indexed:
+    """The orders of images that can be had by their index: a record is an index, an int64."""
+
+    def in_order(self):
+        return tf.data.Dataset.range(len(self))
+
+    def shuffled(self, seed, first):
+        count = len(self)
+
+        def index(position):
+            key = tf.stack([tf.constant(seed, tf.int64), position // count])
+            return tf.random.experimental.index_shuffle(position % count, key, max_index=count - 1)
+
+        return tf.data.Dataset.range(first, np.iinfo(np.int64).max).map(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory(Indexed):
+    """Images and labels in memory.
+
+    Attributes:
+        images: uint8 [n, height, width, 1 or 3].
+        labels: int32 [n], from 0.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def example(self, record):
+        images, labels = self._tensors
+        return {"index": record, "image": images[record], "label": labels[record]}
+
+    @functools.cached_property
+    def _tensors(self):
+        with tf.init_scope():  # once, and not as constants of each graph
+            return tf.constant(self.images), tf.constant(self.labels)
+
+    def name(self, record):
+        return f"image {record}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Attributes:
+        train: `Images` to train on.
+        validation: `Images` held out.
+        class_names: in the order of the labels.
+        record: what split.json keeps of which image went where; None where that never differs.
+    """
+
+    train: Images
+    validation: Images
+    class_names: tuple[str, ...]
+    record: dict | None = None
