@@ -38,7 +38,10 @@ SLABS = 13
 
 
 def hsv(image, draws):
-    """slim's distortion: hue and saturation are those of HSV, and the result is clipped at the end only.
+    """slim's distortion: hue and saturation are those of HSV.
+
+    Values are clipped at the end only, but HSV has no saturation above 1: where brightness or contrast have left
+    a colour with negative values, the saturation changes it even by a factor of 1.
 
     Args:
         image: float32 [height, width, 3] in [0, 255].
@@ -64,7 +67,7 @@ def linear(images, draws):
     """The same four adjustments of a batch, each image by one affine transform of RGB; quick under XLA.
 
     Hue and saturation of HSV are not linear in RGB. Here the saturation scales a colour's distance from the
-    grey of its luminance, and the hue turns its chroma in the plane of YIQ, so that this is another distortion
+    grey of its luminance, and the hue turns its chroma in the plane of YIQ. So this is another distortion
     than `hsv`: benchmarks/colour_distortion.py measures by how much. Brightness and contrast are the same.
 
     All four adjustments commute, for nothing is clipped between them: brightness and contrast treat channels
