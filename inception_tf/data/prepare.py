@@ -10,7 +10,7 @@ import random
 import re
 import shutil
 import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +132,10 @@ def _find(source, destination, boxes):
         found = _find_folders(source)
     if boxes is None:
         return found, None
+    if found.upright:
+        raise UserError(
+            f"--boxes {boxes} is for ILSVRC's tars: leave it out for the class folders of {source}."
+        )
     found_boxes, counts = ilsvrc.find_boxes(boxes, found)
     return replace(found, boxes=found_boxes), counts
 
@@ -241,11 +245,9 @@ def _finished(destination, made_from, shards, workers):
         is_there = path.is_file() and path.stat().st_size == found[shard]["bytes"]
         return is_there and records.checksum(path)["sha256"] == found[shard]["sha256"]
 
-    with ThreadPoolExecutor(workers) as threads:
+    with records.threads(workers) as pool:
         names = [shard for shard in shards if shard in found]
-        checked = tqdm(
-            threads.map(is_whole, names), "Verifying", len(names), unit=" shards", disable=not names
-        )
+        checked = tqdm(pool.map(is_whole, names), "Verifying", len(names), unit=" shards", disable=not names)
         done = {shard: found[shard] for shard, whole in zip(names, checked, strict=True) if whole}
     with written_beside(journal) as beside:
         lines = [made_from, *({"file": shard, **record} for shard, record in done.items())]
@@ -261,7 +263,7 @@ def _write(destination, shards, source, done, workers):
     with (
         tqdm(desc="Writing", total=total, initial=begun, unit=" pictures") as bar,
         open(destination / JOURNAL, "a") as journal,
-        ThreadPoolExecutor(workers) as threads,
+        records.threads(workers) as pool,
     ):
 
         def write(shard):
@@ -272,16 +274,15 @@ def _write(destination, shards, source, done, workers):
             with written_beside(destination / shard) as beside:
                 return shard, records.write_shard(beside, shards[shard], source, goes_on)
 
-        futures = [threads.submit(write, shard) for shard in shards if shard not in done]
+        futures = [pool.submit(write, shard) for shard in shards if shard not in done]
         try:
             for future in as_completed(futures):
                 shard, record = future.result()
                 done[shard] = record
                 journal.write(json.dumps({"file": shard, **record}) + "\n")
                 journal.flush()
-        except BaseException:  # Ctrl-C too: what is half written goes
+        except BaseException:  # Ctrl-C too
             stop.set()
-            threads.shutdown(cancel_futures=True)
             raise
 
 
@@ -312,6 +313,7 @@ def _dataset(source, shards, done, box_counts):
 
 def _check_left_out(source, left_out, allow_corrupt):
     named = [f"{name} ({reason})" for name, reason in left_out.items()]
+    named = [name.encode("utf-8", "backslashreplace").decode() for name in named]
     listed = ", ".join(named[:LISTED]) + (", ..." if len(named) > LISTED else "")
     if len(named) > allow_corrupt:
         raise UserError(

@@ -1,8 +1,10 @@
 """TFRecord shards in slim's layout of ImageNet: a `tf.train.Example` for each picture."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +65,17 @@ class DamagedError(Exception):
 
 class StoppedError(Exception):
     """The shard is not needed any more."""
+
+
+@contextlib.contextmanager
+def threads(count):
+    """A pool of threads that drops what has not begun when an error or Ctrl-C comes."""
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def write_shard(path, contents, source, goes_on):
