@@ -124,7 +124,7 @@ def _find(source, destination, boxes):
             f"{source} is not a folder: give one with {' and '.join(ilsvrc.TARS.values())}, or of class "
             "folders."
         )
-    if any(Path(source, name).exists() for name in ilsvrc.TARS.values()):
+    if any(Path(source, name).is_file() for name in ilsvrc.TARS.values()):
         found = ilsvrc.find(source)
     elif destination.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{destination} lies in the folder of the pictures, {source}: give one beside it.")

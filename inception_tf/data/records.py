@@ -142,7 +142,7 @@ def as_jpeg(data, upright):
                 pixels = pictures.read(io.BytesIO(data)) if upright else np.asarray(image.convert("RGB"))
                 return _encoded(pixels), *pixels.shape[:2], oddities
         tf.io.decode_jpeg(data, channels=3, ratio=8)
-    except DamagedError:
+    except (DamagedError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise DamagedError("it is neither JPEG nor PNG") from error
