@@ -211,7 +211,7 @@ def test_they_are_the_same_in_all_orderings_if_no_value_leaves_the_range(draws, 
 
 
 # (200, 100, 100) has luminance 129.9, and in HSV the hue 0, the saturation 0.5 and the value 200. A turn of
-# hue by 0.2 leads past yellow, at 1/6, and 0.2 of the way to green: green is at 200, red has fallen by 0.2 of 100.
+# hue by 0.2 leads past yellow, at 1/6, and 0.2 of the way to green: green is at 200, red has lost 0.2 of 100.
 @pytest.mark.parametrize(
     ("name", "draw", "hsv", "linear"),
     [

@@ -40,8 +40,8 @@ SLABS = 13
 def hsv(image, draws):
     """slim's distortion: hue and saturation are those of HSV.
 
-    Values are clipped at the end only, but HSV has no saturation above 1: where brightness or contrast have left
-    a colour with negative values, the saturation changes it even by a factor of 1.
+    Values are clipped at the end only, but HSV has no saturation above 1: where brightness or contrast have
+    left a colour with negative values, the saturation changes it even by a factor of 1.
 
     Args:
         image: float32 [height, width, 3] in [0, 255].
