@@ -31,9 +31,9 @@ class Shard(NamedTuple):
 class Shards:
     """Images in shards.
 
-    A record is a dict of `shard`, int64, which of the shards it is in, `number`, int64, its place in the file,
-    and `serialized`, a string, the `tf.train.Example`. The index of an image is its place among those of all
-    shards, one after the other.
+    A record is a dict of `shard`, int64, which of the shards it is in; `number`, int64, its place in the
+    file; and `serialized`, a string, the `tf.train.Example`. The index of an image is its place among those
+    of all shards, one after the other.
 
     The order of training comes from the seed alone, and not from TensorFlow's global seed. In each epoch
     the shards are put in a new order, and each `CYCLE` of them make a group, whose files are read in turn.
