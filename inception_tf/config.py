@@ -26,10 +26,15 @@ class TrainConfig:
 
     Attributes:
         model: Network to train.
-        data: `digits`, 5,000 real MNIST digits that come with the `demo` extra, or a folder of JPEG and PNG
-            pictures with one folder for each class, or with `train` and `val` that hold such folders.
-        held_out: Share of each class of a folder that is not trained on, where it has no `val`.
-        allow_corrupt: Pictures of a folder that may be left out because they cannot be decoded.
+        data: `digits`, 5,000 real MNIST digits that come with the `demo` extra; `tfds:` and the name of a
+            data set of TensorFlow Datasets; or a folder: of JPEG and PNG pictures with one folder for each
+            class, or with `train` and `val` that hold such folders; of TFRecords in slim's layout (here or on
+            gs://); of IDX files.
+        train_split: Part of a `tfds:` data set to train on, as in "train[:98%]". [default: train]
+        held_out_split: Part of a `tfds:` data set that is held out. [default: validation, where it has one]
+        held_out: Share that is not trained on, of each class of a folder without `val`, or of a `tfds:` data
+            set without `validation`.
+        allow_corrupt: Pictures that may be left out because they cannot be decoded.
         weights: Weights to start from: any file of weights, the folder of a finished run, or the name of a
             release ("imagenet").
         classes: `auto` or a number gives --weights a new last layer, for the classes of the data; a number
@@ -44,8 +49,9 @@ class TrainConfig:
         learning_rate: First learning rate of the whole network. [default: the recipe's]
         head_epochs: Passes before --epochs in which the last layer alone is trained. [default: the recipe's]
         head_learning_rate: Learning rate of these passes. [default: the recipe's]
-        distortion: Of training images: `affine` turns, zooms and moves them a little, `inception` crops a
-            part and mirrors it. [default: the recipe's]
+        distortion: Of training images: `affine` turns, zooms and moves them a little; `crop` shows a part and
+            mirrors it; `inception` does so as slim, and distorts the colours of a whole batch on the device;
+            `slim` is slim's own, which takes more of the CPU. [default: the recipe's]
         policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere.
         strategy: How devices are used. `auto` takes a TPU, else the GPUs, else the CPU.
         tpu_name: Name of a Cloud TPU, where it is not the local one.
@@ -54,12 +60,15 @@ class TrainConfig:
         checkpoint_every: Steps from one checkpoint to the next.
         log_every: Steps from one line of metrics to the next, run in one call of the graph; a signal to stop
             waits for its end.
+        data_report: Say at the end which share of the steps' time was spent on waiting for images.
         deterministic: Bit-identical results on the CPU, on one thread and so slower.
         resume: Go on from the newest checkpoint in --run-dir.
     """
 
     model: Model = "inception_resnet_v1"
     data: str = "digits"
+    train_split: str | None = None
+    held_out_split: str | None = None
     held_out: float = 0.1
     allow_corrupt: int = 0
     weights: str | None = None
@@ -72,7 +81,7 @@ class TrainConfig:
     learning_rate: float | None = None
     head_epochs: int | None = None
     head_learning_rate: float | None = None
-    distortion: Literal["affine", "inception"] | None = None
+    distortion: Literal["affine", "crop", "inception", "slim"] | None = None
     policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "tpu"] = "auto"
     tpu_name: str | None = None
@@ -80,6 +89,7 @@ class TrainConfig:
     run_dir: Path | None = None
     checkpoint_every: int = 100
     log_every: int = 10
+    data_report: Annotated[bool, Parameter(negative="")] = False
     deterministic: Annotated[bool, Parameter(negative="")] = False
     resume: Annotated[bool, Parameter(negative="")] = False
 
@@ -89,6 +99,11 @@ class TrainConfig:
         self._check_numbers()
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"--steps {self.steps} and --epochs {self.epochs} exclude each other: give one.")
+        for field in ("train_split", "held_out_split"):
+            if getattr(self, field) is not None and not self.data.startswith("tfds:"):
+                raise UserError(
+                    f"{flag(field)} {getattr(self, field)} is for --data tfds:NAME, not {self.data}."
+                )
         if self.tpu_name is not None and self.strategy not in ("auto", "tpu"):
             raise UserError(f"--tpu-name {self.tpu_name} needs --strategy tpu, not {self.strategy}.")
         if self.resume and self.run_dir is None:

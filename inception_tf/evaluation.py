@@ -16,7 +16,8 @@ class Evaluator:
     """
 
     def __init__(self, strategy, logits_model, scale="inception"):
-        def sums(images, labels, weights):
+        def sums(batch):
+            images, labels, weights = batch["pixels"], batch["label"], batch["weight"]
             logits = tf.cast(logits_model(images, training=False), tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
             # A tie counts as right: in_top_k asks whether fewer than k classes score higher.
@@ -27,7 +28,7 @@ class Evaluator:
             return sums, tf.stack([tf.reduce_min(images), tf.reduce_max(images)])
 
         def distributed_sums(batch):
-            sums_of_replicas, ranges = strategy.run(sums, args=batch)
+            sums_of_replicas, ranges = strategy.run(sums, args=(batch,))
             total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums_of_replicas, axis=None)
             return total, strategy.experimental_local_results(ranges)
 
@@ -36,7 +37,7 @@ class Evaluator:
         self._sums = tf.function(distributed_sums)
 
     def __call__(self, batches):
-        """Evaluates the batches of `data.evaluation_batches`.
+        """Evaluates the batches of `batches.evaluation_batches`.
 
         Returns:
             dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.

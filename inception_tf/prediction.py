@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from inception_tf import conversion, labels, pictures
+from inception_tf import conversion, labels
+from inception_tf.data import pictures
+from inception_tf.data.preprocessing import evaluation_image
 from inception_tf.errors import UserError
-from inception_tf.preprocessing import evaluation_image
 
 FACES = "inception_resnet_v1_facenet"  # its released classes have no names
 

@@ -24,8 +24,7 @@ class Recipe:
             (`freeze`).
         batch_norm_momentum: decay of batch norm's moving statistics.
         average_decay: decay of the running average of the parameters, at most; (1 + n) / (10 + n) at step n.
-        distortion: of training images: `affine` turns, zooms and moves them a little; `inception` crops a
-            part by area and aspect and mirrors it.
+        distortion: of training images, a key of `distortions.DISTORTIONS`.
         source: where the numbers come from.
     """
 
@@ -43,7 +42,7 @@ class Recipe:
     batch_norm: Literal["train", "freeze"]
     batch_norm_momentum: float
     average_decay: float
-    distortion: Literal["affine", "inception"]
+    distortion: Literal["affine", "crop", "inception", "slim"]
     source: str
 
 
@@ -97,7 +96,7 @@ RECIPES = {
         batch_norm="freeze",
         batch_norm_momentum=0.9,
         average_decay=0.99,
-        distortion="inception",
+        distortion="crop",
         source="tuned here, on a thousand pictures of clothes and the weights of the digits' run",
     ),
 }

@@ -16,10 +16,11 @@ import tensorflow as tf
 
 from inception_tf import __version__
 from inception_tf.config import flag
+from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.errors import UserError
 
 # Flags that may differ when a run is resumed: where it runs, and how often it saves and says so.
-RESUMABLE = {"run_dir", "resume", "strategy", "tpu_name", "checkpoint_every", "log_every"}
+RESUMABLE = {"run_dir", "resume", "strategy", "tpu_name", "checkpoint_every", "log_every", "data_report"}
 
 
 def write_json(path, content):
@@ -108,6 +109,7 @@ class RunDirectory:
         record = {
             "flags": _plain(config),
             "recipe": dataclasses.asdict(recipe),
+            "distortion": dataclasses.asdict(DISTORTIONS[recipe.distortion]),
             "class_names": data.class_names,
             "versions": _versions(),
             "devices": devices,

@@ -5,6 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from inception_tf.data import distortions
 from inception_tf.evaluation import Evaluator
 from inception_tf.optimizers import ParameterAverage, make_optimizer
 
@@ -21,7 +22,7 @@ class Trainer:
         build_model: makes the network; called in the strategy's scope.
         recipe: a `Recipe`.
         steps: the run's `Steps`.
-        scale: of the images to evaluate on, that of a `weights.Preprocessing`.
+        scale: of what the network sees, that of a `weights.Preprocessing`.
 
     Attributes:
         model: the network, with a softmax top.
@@ -40,6 +41,7 @@ class Trainer:
             self.optimizer.build(self.model.trainable_variables)
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
         self._logits_model = keras.Model(self.model.input, self.model.get_layer("logits").output)
+        self._finish = distortions.finisher(recipe.distortion, scale)
         self._evaluator = Evaluator(strategy, self._logits_model, scale)
         head = self.model.get_layer("logits")
         backbone = [layer for layer in self.model.layers if layer is not head]
@@ -53,20 +55,21 @@ class Trainer:
         """Takes `count` steps, all of one stage, in one call of the graph.
 
         Args:
-            iterator: over what `strategies.distribute` made of a dataset of (images, labels), in batches of
-                the recipe's size.
+            iterator: over what `strategies.distribute` made of `batches.training_batches`, in batches of the
+                recipe's size.
             count: steps to take.
 
         Returns:
-            the means over these steps of the loss (nats) and of the top-1 error (a fraction).
+            the means over these steps of the loss (nats) and of the top-1 error (a fraction), and the seconds
+            that all of them waited for their batches.
         """
         is_head_stage = self.optimizer.iterations.value.numpy() < self._head_steps
         train_steps = self._train_head if is_head_stage else self._train_whole
-        loss, top1_error = train_steps(iterator, tf.constant(count)).numpy().tolist()
-        return loss, top1_error
+        means, waited = train_steps(iterator, tf.constant(count))
+        return *means.numpy().tolist(), float(waited)
 
     def evaluate(self, batches):
-        """Errors of the averaged weights on `data.evaluation_batches` (see `Evaluator`)."""
+        """Errors of the averaged weights on `batches.evaluation_batches` (see `Evaluator`)."""
         with self._averaged_weights():
             return self._evaluator(batches)
 
@@ -113,30 +116,43 @@ class Trainer:
     def _make_train_steps(self, variables, frozen):
         """The graph of steps that train `variables`; the batch norms of the `frozen` layers stand still."""
 
-        def replica_step(images, labels):
+        def replica_step(batch):
             values = [variable.value for variable in variables]
+            images, labels, weights = self._finish(batch), batch["label"], batch["weight"]
             # Only what leads to these is recorded: the gradient of what is frozen is not even built.
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
                 logits = tf.cast(self._logits_model(images, training=True), tf.float32)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
                 # The optimizer sums the replicas' gradients, so the mean is over the global batch.
-                loss = tf.reduce_sum(losses) / self._batch
+                loss = tf.reduce_sum(weights * losses) / self._batch
             gradients = tape.gradient(loss, values)
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
             self.average.update(self.optimizer.iterations.value)
-            wrong = tf.cast(~tf.math.in_top_k(labels, logits, 1), tf.float32)
+            wrong = weights * tf.cast(~tf.math.in_top_k(labels, logits, 1), tf.float32)
             return tf.stack([loss, tf.reduce_sum(wrong) / self._batch])
 
         def train_steps(iterator, count):
-            total = tf.zeros(2)
+            total, waited = tf.zeros(2), tf.zeros([], tf.float64)
             with _not_trainable(frozen):
                 for _ in tf.range(count):
-                    values = self._strategy.run(replica_step, args=next(iterator))
+                    batch, seconds = _next(iterator, total)
+                    values = self._strategy.run(replica_step, args=(batch,))
                     total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-            return total / tf.cast(count, tf.float32)
+                    waited += seconds
+            return total / tf.cast(count, tf.float32), waited
 
         return train_steps
+
+
+def _next(iterator, before):
+    """The next batch, asked for once the tensor `before` is there, and the seconds that it took to come."""
+    with tf.control_dependencies([before]):
+        asked = tf.timestamp()
+    with tf.control_dependencies([asked]):
+        batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        return batch, tf.timestamp() - asked
 
 
 @contextlib.contextmanager

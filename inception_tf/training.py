@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import shutil
 import signal
@@ -12,8 +13,10 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from inception_tf import data, strategies, weights
+from inception_tf import strategies, weights
 from inception_tf.checkpoints import Checkpoints
+from inception_tf.data import batches, sources
+from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.errors import UserError
 from inception_tf.export import export_saved_model, largest_difference
 from inception_tf.labels import classes
@@ -28,6 +31,7 @@ from inception_tf.weights import keras_files
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02}
 EVALUATION_BATCH = 100  # images a replica
 DEFAULT_SIZE = 75  # pixels
+WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
 CHECKED_IMAGES = 64  # held-out images on which the exported network is compared with the trained one
 
 
@@ -59,7 +63,7 @@ def train(config):
             f"--batch {recipe.batch} must be a multiple of the {replicas} replicas of --strategy "
             f"{config.strategy}."
         )
-    source = data.load(config, run.split)
+    source = sources.load(config, run.split)
     _check_classes(config, initial, source.class_names)
     steps = Steps.of(recipe, len(source.train), config.steps)
     print(
@@ -156,15 +160,61 @@ class _Run:
         if initial is not None and initial.embedding_size is not None:
             self._architecture["embedding_size"] = initial.embedding_size
         # Batch norm statistics are of inputs of one scale, whether or not they may move.
-        self._scale = initial.card.preprocessing.scale if initial and initial.card else "inception"
-        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps, self._scale)
+        scale = initial.card.preprocessing.scale if initial and initial.card else "inception"
+        self._preprocessing = weights.Preprocessing(
+            scale=scale, central_fraction=DISTORTIONS[recipe.distortion].central_fraction
+        )
+        self._left_out = batches.LeftOut(config.allow_corrupt)
+        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps, scale)
         directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
-        replicas = strategy.num_replicas_in_sync
-        batch = min(EVALUATION_BATCH, math.ceil(len(source.validation) / replicas)) * replicas
-        self._held_out = data.evaluation_batches(
-            source.validation, size=config.size, batch=batch, scale=self._scale
+
+    def _training_batches(self, first_step, last_step, left_out):
+        return batches.training_batches(
+            self._source.train,
+            size=self._config.size,
+            batch=self._recipe.batch,
+            seed=self._config.seed,
+            distortion=self._recipe.distortion,
+            classes=len(self._source.class_names),
+            first_step=first_step,
+            last_step=last_step,
+            left_out=left_out,
         )
+
+    def _held_out_batches(self, left_out):
+        replicas = self._strategy.num_replicas_in_sync
+        images = self._source.validation
+        return batches.evaluation_batches(
+            images,
+            size=self._config.size,
+            batch=min(EVALUATION_BATCH, math.ceil(len(images) / replicas)) * replicas,
+            preprocessing=self._preprocessing,
+            classes=len(self._source.class_names),
+            left_out=left_out,
+        )
+
+    @property
+    def _tolerated(self):
+        """What takes the images that cannot be used, or None where there may be none: that is quicker."""
+        return self._left_out if self._config.allow_corrupt else None
+
+    @contextlib.contextmanager
+    def _names_images(self, make_batches):
+        """An error of TensorFlow's becomes one that names the image, if one of these batches has it."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            left_out = batches.LeftOut()
+            try:
+                for _ in make_batches(left_out):
+                    left_out.check()
+            except tf.errors.OpError as again:
+                raise UserError(
+                    f"--data {self._config.data} cannot be read: {again.message.splitlines()[0]}"
+                ) from error
+            raise
+        self._left_out.check()
 
     def _build_model(self, initial=None):
         model = NETWORKS[self._config.model].builder(
@@ -203,6 +253,9 @@ class _Run:
             )
             return None
         results = {**self._evaluate(step), "steps": step, "epochs": step / self._steps.an_epoch}
+        if left_out := self._left_out.listed():
+            print(f"{self._left_out}; they were left out.")
+            results["left_out"] = left_out
         if not math.isfinite(results["loss"]):
             raise _not_finite(results["loss"], step, self._trainer.learning_rate())
         print(_sentence("Averaged weights", results))
@@ -213,21 +266,15 @@ class _Run:
         """Trains from `step` to the last, or until stopped; returns the step then."""
         config = self._config
         batch, last_step = self._recipe.batch, self._steps.last
-        batches = data.training_batches(
-            self._source.train,
-            size=config.size,
-            batch=batch,
-            seed=config.seed,
-            distortion=self._recipe.distortion,
-            first_step=step,
-            last_step=last_step,
-            scale=self._scale,
-        )
-        iterator = iter(strategies.distribute(self._strategy, batches))
+        dataset = self._training_batches(step, last_step, self._tolerated)
+        iterator = iter(strategies.distribute(self._strategy, dataset))
+        waited = seconds = 0.0
         with tqdm(total=last_step * batch, initial=step * batch, unit=" images", mininterval=1) as progress:
             while step < last_step and not stopped:
                 count = self._steps.next_stop(step, config.log_every, config.checkpoint_every) - step
                 row = self._train(iterator, step, count)
+                waited += row["input_wait"] * count * batch / row["images_per_second"]
+                seconds += count * batch / row["images_per_second"]
                 step += count
                 progress.set_postfix_str(
                     f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}", refresh=False
@@ -242,13 +289,16 @@ class _Run:
                     progress.write("From here on the whole network is trained.")
                 if step % config.checkpoint_every == 0:
                     self._checkpoints.save(step)
+        if config.data_report and seconds:
+            print(_data_report(waited, seconds))
         return step
 
     def _train(self, iterator, step, count):
         """Takes `count` steps from `step` on and logs them; returns the row."""
         learning_rate = self._trainer.learning_rate()
         began = time.monotonic()
-        loss, top1_error = self._trainer.train(iterator, count)
+        with self._names_images(functools.partial(self._training_batches, step, step + count)):
+            loss, top1_error, waited = self._trainer.train(iterator, count)
         seconds = time.monotonic() - began
         step += count
         if not math.isfinite(loss):
@@ -260,13 +310,18 @@ class _Run:
             "top1_error": top1_error,
             "learning_rate": learning_rate,
             "images_per_second": count * self._recipe.batch / seconds,
+            "input_wait": waited / seconds,
         }
         self._directory.log(row)
         return row
 
     def _evaluate(self, step):
         """Errors of the averaged weights on the held-out images; logged."""
-        results = self._trainer.evaluate(self._held_out)
+        with self._names_images(self._held_out_batches):
+            results = self._trainer.evaluate(self._held_out_batches(self._tolerated))
+        expected = len(self._source.validation) - len(self._left_out.reasons[self._source.validation])
+        if results["images"] != expected:
+            raise RuntimeError(f"{results['images']} of {expected} held-out images were counted.")
         scalars = {f"held_out_{name}": value for name, value in results.items()}
         self._directory.log({"step": step, "epoch": step / self._steps.an_epoch, **scalars})
         return results
@@ -279,13 +334,13 @@ class _Run:
         for variable in model.weights:
             variable.assign(averages[variable.path])
         names = self._source.class_names
-        card = weights.Card(config.model, config.size, names, weights.Preprocessing(scale=self._scale))
+        card = weights.Card(config.model, config.size, names, self._preprocessing)
         keras_files.write(model, run.path / "model.keras", card)
 
         saved_model = run.path / "saved_model"
         shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
         export_saved_model(model, saved_model, names)
-        images = next(iter(self._held_out))[0][:CHECKED_IMAGES]
+        images = next(iter(self._held_out_batches(self._tolerated)))["pixels"][:CHECKED_IMAGES]
         results["saved_model_difference"] = _check_export(model, saved_model, images, config.policy)
         plot_curve(
             run.read_metrics(), run.path / "curve.png", f"{config.model} on {config.data}, {config.size} px"
@@ -308,6 +363,12 @@ def _check_export(model, saved_model, images, policy):
         f"(largest difference {difference:.1e} on {len(images)} images)."
     )
     return difference
+
+
+def _data_report(waited, seconds):
+    share = waited / seconds
+    verdict = "waits for its input" if share > WAITING else "does not wait for its input"
+    return f"Input: {share:.1%} of the steps' time ({waited:.1f} of {seconds:.1f} s): the run {verdict}."
 
 
 def _sentence(subject, results):

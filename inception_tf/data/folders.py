@@ -1,6 +1,7 @@
 """A user's own pictures: a folder of class folders, listed, checked and split before the first step."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from inception_tf import pictures
+from inception_tf.data import pictures
+from inception_tf.data.images import Data, Indexed
 from inception_tf.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -19,35 +21,40 @@ SPLIT_NAMES = {"train", "test", "valid", *HELD_OUT_NAMES}
 LISTED = 10  # names that a message lists
 
 
-@dataclasses.dataclass(frozen=True)
-class Pictures:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pictures(Indexed):
     """Files and labels.
 
     Attributes:
         paths: of JPEG and PNG files.
         labels: int32 [n], from 0.
+        as_stored: bool [n], False where a JPEG file is not to be shown as decoders of JPEG files show it.
     """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
+    as_stored: np.ndarray
 
     def __len__(self):
         return len(self.labels)
 
-    def reader(self):
-        """A function from an index, a tensor, to uint8 [height, width, 3], for tf.data."""
-        paths = tf.constant([os.fsencode(path) for path in self.paths])
+    def example(self, record):
+        paths, labels, as_stored = self._tensors
+        return {
+            "index": record,
+            "image": tf.io.read_file(paths[record]),
+            "label": labels[record],
+            "as_stored": as_stored[record],
+        }
 
-        def read(index):
-            # Pillow gives Python's lock back while it decodes, so that tf.data's threads work side by side.
-            picture = tf.numpy_function(_read, [paths[index]], tf.uint8, stateful=False)
-            return tf.ensure_shape(picture, (None, None, 3))
+    def name(self, record):
+        return str(self.paths[record])
 
-        return read
-
-
-def _read(path):
-    return pictures.read(os.fsdecode(path))
+    @functools.cached_property
+    def _tensors(self):
+        with tf.init_scope():  # once, and not as constants of each graph
+            paths = tf.constant([os.fsencode(path) for path in self.paths], tf.string)
+            return paths, tf.constant(self.labels), tf.constant(self.as_stored)
 
 
 def load(root, held_out, allow_corrupt, recorded=None):
@@ -63,8 +70,8 @@ def load(root, held_out, allow_corrupt, recorded=None):
         recorded: the record of the run to resume; None for a new run.
 
     Returns:
-        (train, validation, class names, record): two `Pictures`, the names by label, and for each part a dict
-        from the class to its paths, relative to `root`, beside the list of the pictures left out.
+        `Data`; its record holds for each part a dict from the class to its paths, relative to `root`, and the
+        lists of the pictures left out and of the JPEG files that are not to be seen as they are stored.
 
     Raises:
         UserError: nothing to train on, too much that is corrupt, or no longer what was recorded.
@@ -76,16 +83,14 @@ def load(root, held_out, allow_corrupt, recorded=None):
     else:
         record = _check_unchanged(root, found, recorded)
     class_names = tuple(record["train"])
-    train, validation = (_pictures(root, record[part], class_names) for part in ("train", "held_out"))
-    return train, validation, class_names, record
+    train, validation = (_pictures(root, record, part) for part in ("train", "held_out"))
+    return Data(train, validation, class_names, record)
 
 
 def _find(root):
     """The pictures below `root`: dict from the part ("train" and "held_out", or "all") to class to paths."""
     if not root.is_dir():
-        raise UserError(
-            f"--data {root} is neither digits nor a folder: give the path of a folder of class folders."
-        )
+        raise UserError(f"--data {root} is no folder: give the path of a folder of class folders.")
     names = _visible_folders(root)
     held_out = next((name for name in names if name.lower() in HELD_OUT_NAMES), None)
     if sorted(name.lower() for name in names) == ["train", (held_out or "").lower()]:
@@ -147,7 +152,7 @@ def _paths(root, folder):
 
 def _record(root, found, held_out, allow_corrupt):
     """Decodes every picture, leaves out what is corrupt, and makes the held-out part if there is none."""
-    skipped = _corrupt(root, _all_paths(found))
+    skipped, turned = _try_all(root, _all_paths(found))
     if skipped:
         named = f"{len(skipped)} of {len(_all_paths(found))} pictures of --data {root} cannot be decoded"
         if len(skipped) > allow_corrupt:
@@ -171,7 +176,7 @@ def _record(root, found, held_out, allow_corrupt):
         raise UserError(f"--data {root} has no whole picture to train on of the classes {_list(empty)}.")
     if not any(good["held_out"].values()):
         raise UserError(f"--data {root} has too few pictures to hold any out: give two or more of a class.")
-    return {**good, "skipped": skipped}
+    return {**good, "skipped": skipped, "turned": turned}
 
 
 def _hold_out(paths, share):
@@ -181,19 +186,19 @@ def _hold_out(paths, share):
     return sorted(by_hash[count:]), sorted(by_hash[:count])
 
 
-def _corrupt(root, paths):
-    """Those of `paths` that cannot be decoded; all are tried."""
+def _try_all(root, paths):
+    """Decodes all of `paths`: those that cannot be, and those that are turned or else not as stored."""
 
-    def is_whole(path):
+    def try_one(path):
         try:
-            pictures.read(root / path)
+            return "as stored" if pictures.is_as_stored(root / path) else "turned"
         except UserError:
-            return False
-        return True
+            return "corrupt"
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        tried = tqdm(threads.map(is_whole, paths), "Checking", len(paths), unit=" pictures")
-        return [path for path, whole in zip(paths, tried, strict=True) if not whole]
+        tried = tqdm(threads.map(try_one, paths), "Checking", len(paths), unit=" pictures")
+        kinds = dict(zip(paths, tried, strict=True))
+    return [[path for path, kind in kinds.items() if kind == which] for which in ("corrupt", "turned")]
 
 
 def _check_unchanged(root, found, recorded):
@@ -215,9 +220,14 @@ def _all_paths(parts):
     return [path for classes in parts.values() for paths in classes.values() for path in paths]
 
 
-def _pictures(root, classes, class_names):
-    paths = [(root / path, class_names.index(name)) for name, paths in classes.items() for path in paths]
-    return Pictures(tuple(path for path, _ in paths), np.array([label for _, label in paths], np.int32))
+def _pictures(root, record, part):
+    turned, class_names = set(record["turned"]), tuple(record["train"])
+    pairs = [(path, class_names.index(name)) for name, paths in record[part].items() for path in paths]
+    return Pictures(
+        tuple(root / path for path, _ in pairs),
+        np.array([label for _, label in pairs], np.int32),
+        np.array([path not in turned for path, _ in pairs], bool),
+    )
 
 
 def _list(names):

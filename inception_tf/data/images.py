@@ -66,7 +66,7 @@ class Indexed:
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max).map(index)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class InMemory(Indexed):
     """Images and labels in memory.
 

@@ -1,12 +1,14 @@
 """Files of pictures as they are to be seen, the same in training and in prediction."""
 
+import io
+
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from inception_tf.errors import UserError
 
 KINDS = ("JPEG", "PNG")
-MAXIMUM_PIXELS = 100_000_000  # above which a picture is refused, by its header
+MINIMUM_PIXELS, MAXIMUM_PIXELS = 4, 100_000_000  # of a picture; others are refused by their header
 
 
 def read(path):
@@ -18,20 +20,50 @@ def read(path):
         uint8 [height, width, 3].
 
     Raises:
-        UserError: there is no such file, it is no whole JPEG or PNG picture, or of more than 100 megapixels.
+        UserError: there is no such file, it is no whole JPEG or PNG picture, or its pixels are fewer than 4
+            or more than 100 million.
     """
     try:
-        with Image.open(path, formats=KINDS) as image:
-            if image.width * image.height > MAXIMUM_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            picture = ImageOps.exif_transpose(image)
-            if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return np.asarray(picture.convert("RGB"))
+        return _pixels(path)
     except FileNotFoundError as error:
         raise UserError(f"There is no picture {path}.") from error
     except Exception as error:  # whatever the decoders of a damaged file come upon
         raise UserError(f"{path} cannot be read as a JPEG or PNG picture: {error}") from error
+
+
+def is_as_stored(path):
+    """Whether any decoder of JPEG files shows the file as `read` does: grey or RGB, and not to be turned.
+
+    Raises:
+        UserError: as `read` does.
+    """
+    read(path)
+    with Image.open(path) as image:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return upright and image.format == "JPEG" and image.mode in ("L", "RGB")
+
+
+def decode(content):
+    """`read` of the bytes of a file.
+
+    Raises:
+        ValueError: they are no such picture.
+    """
+    try:
+        return _pixels(io.BytesIO(content))
+    except Exception as error:  # as above
+        raise ValueError(f"no JPEG or PNG picture: {error}") from error
+
+
+def _pixels(file):
+    with Image.open(file, formats=KINDS) as image:
+        if not MINIMUM_PIXELS <= image.width * image.height <= MAXIMUM_PIXELS:
+            many = "few" if image.width * image.height < MINIMUM_PIXELS else "many"
+            raise ValueError(f"{image.width} x {image.height} pixels are too {many}")
+        picture = ImageOps.exif_transpose(image)
+        if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return np.asarray(picture.convert("RGB"))

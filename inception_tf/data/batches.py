@@ -1,0 +1,204 @@
+"""Batches to train and to evaluate on, every image counted once, whatever reads them."""
+
+import collections
+import functools
+import math
+
+import tensorflow as tf
+
+from inception_tf.data import distortions, pictures
+from inception_tf.data.preprocessing import evaluation_example
+from inception_tf.errors import UserError
+
+CHUNK = 32  # images that one thread decodes, at most, where some may be left out
+LISTED = 10  # names that a message lists
+
+
+def training_batches(
+    images,
+    *,
+    size,
+    batch,
+    seed,
+    distortion,
+    classes,
+    first_step,
+    last_step,
+    worker=(0, 1),
+    left_out=None,
+):
+    """The batches of steps `first_step` to `last_step` (exclusive), the same wherever a run is resumed.
+
+    Every image comes once an epoch, in an order of that epoch; a batch may cross from one epoch into the
+    next. Order and distortion depend on the seed, the epoch and the image alone.
+
+    Args:
+        images: `Images`.
+        size: height and width, in pixels.
+        batch: images a step, over all workers.
+        seed: int from 0 to 2**32 - 1.
+        distortion: a key of `distortions.DISTORTIONS`.
+        classes: number of classes; labels are less.
+        first_step: the first step.
+        last_step: the step after the last one.
+        worker: (which, of how many): each gets its share of every batch.
+        left_out: a `LeftOut`, which takes the images that cannot be used. None: such an image is an error of
+            TensorFlow's when its batch is asked for, which `explain` makes clear.
+
+    Returns:
+        `tf.data.Dataset` of dicts of [batch / workers, ...]: `pixels`, uint8 (float32 where the distortion is
+        not all of bytes) [..., size, size, 1 or 3], and `draws`, float32 [..., k], which
+        `distortions.finisher` makes images of; `label`, int32; `weight`, float32, 0 for an image left out.
+    """
+    count = len(images)
+    distort = distortions.DISTORTIONS[distortion].distort
+
+    def example(position, record):
+        example = images.example(record)
+        key = distortions.key(seed, position // count, example["index"])
+        pixels, draws = distort(example, size, key)
+        return {"pixels": pixels, "draws": draws, **_label(example, classes)}
+
+    which, workers = worker
+    first = first_step * batch
+    records = images.shuffled(seed, first).enumerate(first).shard(workers, which)
+    batches = _decoded(images, classes, records, example, batch // workers, left_out)
+    filled = functools.partial(_filled, batch // workers)
+    return batches.take(last_step - first_step).map(filled).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(images, *, size, batch, preprocessing, classes, worker=(0, 1), left_out=None):
+    """All images once, in order, in batches of one size: the last is filled up with weight 0.
+
+    Args:
+        images, size, batch, classes, worker, left_out: as in `training_batches`; all workers get as many
+            batches.
+        preprocessing: a `weights.Preprocessing`.
+
+    Returns:
+        `tf.data.Dataset` of dicts of [batch / workers, ...]: `pixels`, float32 [..., size, size, 3] of the
+        preprocessing's scale; `label`, int32; `weight`, float32, 1 for an image, 0 for filling.
+    """
+
+    def example(_, record):
+        example = images.example(record)
+        return {"pixels": evaluation_example(example, size, preprocessing), **_label(example, classes)}
+
+    which, workers = worker
+    records = images.in_order().enumerate().shard(workers, which)
+    batches = _decoded(images, classes, records, example, batch // workers, left_out)
+    filled = functools.partial(_filled, batch // workers)
+    empty = tf.data.Dataset.from_tensors(_zeros(batches.element_spec)).repeat()
+    batches = batches.concatenate(empty).take(math.ceil(len(images) / batch))
+    return batches.map(filled).prefetch(tf.data.AUTOTUNE)
+
+
+class LeftOut:
+    """The images that cannot be used.
+
+    Args:
+        allowed: how many there may be.
+
+    Attributes:
+        reasons: for each part of the data, a dict from the image's name to why it cannot be used.
+    """
+
+    def __init__(self, allowed=0):
+        self._allowed = allowed
+        self.reasons = collections.defaultdict(dict)
+
+    def check(self):
+        """Raises `UserError` if there are more than allowed."""
+        if len(self.listed()) > self._allowed:
+            raise UserError(
+                f"{self}, where {self._allowed} may be left out: mend or remove them, or pass "
+                f"--allow-corrupt {len(self.listed())}."
+            )
+
+    def listed(self):
+        """Names and reasons of all of them, as text."""
+        parts = [part.copy() for part in list(self.reasons.values())]  # as threads may be adding to them
+        return [f"{name} ({reason})" for part in parts for name, reason in part.items()]
+
+    def __str__(self):
+        listed = self.listed()
+        more = ", ..." if len(listed) > LISTED else ""
+        return f"{len(listed)} image(s) cannot be used, {', '.join(listed[:LISTED])}{more}"
+
+    def report(self, images, classes, records, missing):
+        """An operation that takes down those of a batch of records that are at the places `missing`."""
+
+        def add(missing, *flat):
+            for place in missing:
+                record = tf.nest.pack_sequence_as(records, [values[place] for values in flat])
+                self.reasons[images][images.name(record)] = _reason(images, classes, record)
+            return missing
+
+        return tf.numpy_function(add, [missing, *tf.nest.flatten(records)], missing.dtype)
+
+
+def _reason(images, classes, record):
+    """Why an image cannot be used."""
+    try:
+        example = images.example(tf.nest.map_structure(tf.constant, record))
+    except tf.errors.OpError as error:
+        return error.message.splitlines()[0]
+    label = int(example["label"])
+    if not 0 <= label < classes:
+        return f"its label {label} is none of {classes} classes, 0 to {classes - 1}"
+    try:
+        pictures.decode(example["image"].numpy())
+    except ValueError as error:
+        return str(error)
+    return "its JPEG data is damaged"
+
+
+def _label(example, classes):
+    """The label, which is that of a class, and the weight of an example."""
+    label = example["label"]
+    known = (label >= 0) & (label < classes)
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=known, data=[label])]):
+        return {"label": tf.identity(label), "weight": tf.ones([])}
+
+
+def _decoded(images, classes, records, example, batch, left_out):
+    """Batches of the examples of records, the last of which may be smaller."""
+    if left_out is None:
+        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
+    chunk = max(size for size in range(1, CHUNK + 1) if batch % size == 0)
+    nothing = _zeros(records.map(example).element_spec)
+
+    def decoded(*chunk_of):
+        """The examples of a chunk, each in its place, zeros where there is none."""
+        count = tf.shape(tf.nest.flatten(chunk_of)[0], tf.int64)[0]
+        places = tf.data.Dataset.from_tensor_slices(chunk_of).enumerate()
+        whole = places.map(lambda place, record: (place, example(*record))).ignore_errors()
+        nothing_last = tf.data.Dataset.from_tensors((tf.constant(chunk, tf.int64), nothing))
+        places, examples = whole.concatenate(nothing_last).batch(chunk + 1).get_single_element()
+        missing = tf.sets.difference([tf.range(count)], [places]).values
+        with tf.control_dependencies([left_out.report(images, classes, chunk_of[1], missing)]):
+            row_of = tf.fill([chunk + 1], tf.size(places) - 1)
+            row_of = tf.tensor_scatter_nd_update(row_of, places[:, None], tf.range(tf.size(places)))
+            return {name: tf.gather(values, row_of[:chunk]) for name, values in examples.items()}
+
+    chunks = records.batch(chunk).map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
+    return chunks.batch(batch // chunk).map(
+        lambda batch: {name: tf.reshape(values, (-1, *values.shape[2:])) for name, values in batch.items()}
+    )
+
+
+def _filled(size, batch):
+    """The batch, with zeros up to its size."""
+    missing = size - tf.shape(batch["label"])[0]
+
+    def filled(values):
+        zeros = tf.zeros((missing, *values.shape[1:]), values.dtype)
+        values = tf.cond(missing > 0, lambda: tf.concat([values, zeros], 0), lambda: values)
+        return tf.ensure_shape(values, (size, *values.shape[1:]))
+
+    return tf.nest.map_structure(filled, batch)
+
+
+def _zeros(spec):
+    """Zeros of a specification, none along an axis of unknown length."""
+    return tf.nest.map_structure(lambda each: tf.zeros([side or 0 for side in each.shape], each.dtype), spec)
