@@ -139,6 +139,7 @@ def test_files_that_come_earlier_are_not_opened(tmp_path):
     for text in texts[:128]:
         path = tmp_path / f"{int(text.split(',')[0]):05}"
         path.write_bytes(b"no records at all")
+    assert _texts(images.shuffled(0, 128), 64) == texts[128:]
     assert _texts(images.shuffled(0, 130), 62) == texts[130:]
     with pytest.raises(tf.errors.OpError):
         _texts(images.shuffled(0, 127), 1)

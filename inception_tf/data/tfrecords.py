@@ -1,0 +1,301 @@
+"""TFRecord files in slim's layout of ImageNet, from a folder or a gs:// prefix."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from inception_tf import downloads
+from inception_tf.data.images import Data
+from inception_tf.data.shards import Shard, Shards
+from inception_tf.errors import UserError
+from inception_tf.files import written_beside
+from inception_tf.labels import imagenet
+
+PARTS = {"train": "train", "held_out": "validation"}  # in split.json, and as the files are named
+THREADS = 32  # that wait for the file system
+LISTED = 10  # names that a message lists
+
+
+def recognizes(root):
+    """Whether a folder or a gs:// prefix holds a file of these names."""
+    try:
+        return any(_place(name) for name in tf.io.gfile.listdir(str(root)))
+    except tf.errors.OpError:
+        return False
+
+
+def load(root, recorded=None):
+    """The images of train-00000-of-01024 and so on, and of validation-00000-of-00128 and so on.
+
+    Each record is a `tf.train.Example` of `image/encoded`, the bytes of a JPEG or PNG file,
+    `image/class/label` and, where there are some, boxes: `image/object/bbox/` `xmin`, `ymin`, `xmax`, `ymax`.
+
+    dataset.json, which our own preparation writes, tells the number of records and bytes of each file, and
+    the classes. Without it the records are counted, which is remembered in the cache of downloads, and the
+    classes are those of labels.txt, or without that ImageNet's, from label 1 on.
+
+    Local files and TensorFlow's in-memory file system are tested. gs:// takes the same calls and was not run.
+
+    Args:
+        root: the folder or prefix.
+        recorded: the record of the run to resume; None for a new run.
+
+    Returns:
+        `Data` of two `Shards`. Their examples have the label less the first one, in whatever range it is, and
+        `boxes`, float32 [n, 4], n is 0 for images without. An example whose record lacks the image or the
+        label raises `tf.errors.InvalidArgumentError`.
+
+    Raises:
+        UserError: files are missing, cut off or without records, or are no longer what was recorded.
+    """
+    root = str(root).rstrip("/")
+    files = _find(root)
+    sizes = _stat(root, [name for names in files.values() for name in names])
+    dataset = _dataset(root)
+    if dataset is None:
+        counts = _counted(root, sizes)
+        class_names, first_label = _classes(root)
+    else:
+        counts = _listed(root, dataset, sizes)
+        class_names, first_label = tuple(dataset["class_names"]), dataset["first_label"]
+    record = {
+        part: [{"file": name, "examples": counts[name], "bytes": sizes[name][0]} for name in files[part]]
+        for part in PARTS
+    }
+    for part, name in PARTS.items():
+        if not any(file["examples"] for file in record[part]):
+            raise UserError(f"--data {root} has no record in its {name} files: write them anew.")
+    if recorded is not None:
+        _check_unchanged(root, record, recorded)
+    train, validation = (
+        Shards(
+            tuple(Shard(os.path.join(root, file["file"]), 0, file["examples"]) for file in record[part]),
+            lambda serialized: _parse(serialized, first_label),
+        )
+        for part in PARTS
+    )
+    return Data(train, validation, class_names, record)
+
+
+def _parse(serialized, first_label):
+    sides = {
+        side: tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True)
+        for side in (f"image/object/bbox/{name}" for name in ("ymin", "xmin", "ymax", "xmax"))
+    }
+    features = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+        **sides,
+    }
+    values = tf.io.parse_single_example(serialized, features)
+    return {
+        "image": values["image/encoded"],
+        "label": tf.cast(values["image/class/label"] - first_label, tf.int32),
+        "boxes": tf.stack([values[side] for side in sides], axis=1),
+    }
+
+
+def _place(name):
+    """(part, number, count) of a file's name, or None."""
+    match = re.fullmatch(r"(train|validation)-(\d{5})-of-(\d{5})", name)
+    return match and (match[1], int(match[2]), int(match[3]))
+
+
+def _find(root):
+    """Dict from "train" and "held_out" to the names of all their files, in order."""
+    try:
+        names = tf.io.gfile.listdir(root)
+    except tf.errors.OpError as error:
+        raise UserError(f"--data {root} cannot be listed ({_reason(error)}): give a folder.") from error
+    places = [place for place in map(_place, names) if place]
+    return {part: _part(root, name, places) for part, name in PARTS.items()}
+
+
+def _part(root, part, places):
+    """The names of all files of a part."""
+    counts = {count for name, _, count in places if name == part}
+    if not counts:
+        raise UserError(
+            f"--data {root} has no files {part}-00000-of-...: put those to "
+            f"{'train on' if part == 'train' else 'be held out'} beside the others."
+        )
+    if len(counts) > 1:
+        raise UserError(
+            f"--data {root} has the {part} files of {_list(sorted(counts))}: remove those that are no longer "
+            "of use."
+        )
+    (count,) = counts
+    numbers = {number for name, number, _ in places if name == part}
+    names = [f"{part}-{number:05}-of-{count:05}" for number in range(count)]
+    if missing := [name for number, name in enumerate(names) if number not in numbers]:
+        raise UserError(
+            f"--data {root} lacks {len(missing)} of {count} {part} files, first {missing[0]}: bring them "
+            "back."
+        )
+    return names
+
+
+def _stat(root, names):
+    """Dict from each file to its (bytes, time in ns)."""
+
+    def stat(name):
+        found = tf.io.gfile.stat(os.path.join(root, name))
+        return found.length, found.mtime_nsec
+
+    return dict(zip(names, _in_threads("Finding", root, stat, names), strict=True))
+
+
+def _in_threads(what, root, function, names):
+    """The list of `function` of each name, with a bar."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        done = tqdm(threads.map(function, names), what, len(names), unit=" files", leave=False)
+        try:
+            return list(done)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(f"--data {root} cannot be read: {_reason(error)}.") from error
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _dataset(root):
+    """The content of dataset.json, or None."""
+    path = os.path.join(root, "dataset.json")
+    if (text := _text(path)) is None:
+        return None
+    try:
+        dataset = json.loads(text)
+        return {
+            "files": {
+                file["file"]: (int(file["examples"]), int(file["bytes"]))
+                for name in PARTS.values()
+                for file in dataset["parts"].get(name, ())
+            },
+            "class_names": [str(name) for name in dataset["class_names"]],
+            "first_label": int(dataset["first_label"]),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): prepare the data again, or remove it.") from error
+
+
+def _text(path):
+    """The content of a small text file, or None without one."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read().decode()
+    except tf.errors.NotFoundError:
+        return None
+    except (UnicodeDecodeError, tf.errors.OpError) as error:
+        raise UserError(f"{path} cannot be read ({_reason(error)}): mend or remove it.") from error
+
+
+def _listed(root, dataset, sizes):
+    """Dict from each file to its number of records, as dataset.json has it."""
+    if set(dataset["files"]) != set(sizes):
+        other = sorted(set(dataset["files"]) ^ set(sizes))
+        raise UserError(
+            f"--data {root} has other files than its dataset.json lists ({_list(other)}): bring them back, "
+            "or remove dataset.json."
+        )
+    for name, (_, size) in dataset["files"].items():
+        if sizes[name][0] != size:
+            raise UserError(
+                f"{os.path.join(root, name)} has {sizes[name][0]} bytes, and {size} by dataset.json: copy or "
+                "prepare it again."
+            )
+    return {name: examples for name, (examples, _) in dataset["files"].items()}
+
+
+def _counted(root, sizes):
+    """Dict from each file to its number of records: from the cache if neither size nor time have changed."""
+    where = root if "://" in root else os.path.abspath(root)
+    name = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    cache = downloads.cache_directory() / f"records-{name}.json"
+    known = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = {tuple(key): int(count) for key, count in json.loads(cache.read_text())[where]}
+    missing = [name for name in sizes if (name, *sizes[name]) not in known]
+    if not missing:
+        return {name: known[name, *sizes[name]] for name in sizes}
+    found = _in_threads(
+        "Counting", root, lambda name: count_records(os.path.join(root, name), sizes[name][0]), missing
+    )
+    counts = {name: known.get((name, *sizes[name])) for name in sizes}
+    counts |= dict(zip(missing, found, strict=True))
+    with contextlib.suppress(OSError):  # a cache that cannot be written to is of use all the same
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(cache) as beside:
+            beside.write_text(json.dumps({where: [[(name, *sizes[name]), counts[name]] for name in sizes]}))
+    return counts
+
+
+def count_records(path, size):
+    """The number of records in a TFRecord file of so many bytes: their lengths are read, and no content.
+
+    Raises:
+        UserError: the last record is cut off, or the file is none of TFRecords.
+    """
+    with _open(path) as file:
+        count = position = 0
+        while position < size:
+            file.seek(position)
+            head = file.read(12)  # the length and its checksum
+            if len(head) == 12:
+                position += 12 + struct.unpack("<Q", head[:8])[0] + 4
+            if len(head) < 12 or position > size:
+                raise UserError(
+                    f"{path} is cut off in or before record {count}, or is no TFRecord file: copy it again."
+                )
+            count += 1
+    return count
+
+
+def _open(path):
+    if "://" in path:
+        return tf.io.gfile.GFile(path, "rb")
+    return open(path, "rb", buffering=0)  # TensorFlow's would read half a megabyte at a time
+
+
+def _classes(root):
+    """(names of the classes, the first one's label) of labels.txt, or ImageNet's."""
+    path = os.path.join(root, "labels.txt")
+    if (text := _text(path)) is None:
+        return tuple(wnid for wnid, _ in imagenet()), 1
+    lines = [line.partition(":") for line in text.split("\n") if line.strip()]
+    if not lines or [index for index, _, _ in lines] != [str(index) for index in range(len(lines))]:
+        raise UserError(f"{path} must have a line for each class, numbered from 0: 0:first, 1:second.")
+    names = tuple(name.strip() for _, _, name in lines)
+    first_label = int(names[0] == "background")
+    return names[first_label:], first_label
+
+
+def _check_unchanged(root, record, recorded):
+    try:
+        before, now = _by_name(recorded), _by_name(record)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"split.json in --run-dir is damaged ({error!r}): start again in another.") from error
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        raise UserError(
+            f"--data {root} has changed since the run was started, in {len(changed)} files "
+            f"({_list(changed)}): bring them back, or start again in another --run-dir."
+        )
+
+
+def _by_name(record):
+    return {file["file"]: file for part in PARTS for file in record[part]}
+
+
+def _reason(error):
+    """The first line of an error's message."""
+    return str(getattr(error, "message", None) or error).split("\n")[0].rstrip(".")
+
+
+def _list(names):
+    return ", ".join(map(str, names[:LISTED])) + (", ..." if len(names) > LISTED else "")
