@@ -60,7 +60,7 @@ class TrainConfig:
         checkpoint_every: Steps from one checkpoint to the next.
         log_every: Steps from one line of metrics to the next, run in one call of the graph; a signal to stop
             waits for its end.
-        data_report: Say at the end which share of the steps' time was spent on waiting for images.
+        data_report: Measure which share of a step is spent on waiting for images, and say it at the end.
         deterministic: Bit-identical results on the CPU, on one thread and so slower.
         resume: Go on from the newest checkpoint in --run-dir.
     """
@@ -106,6 +106,8 @@ class TrainConfig:
                 )
         if self.tpu_name is not None and self.strategy not in ("auto", "tpu"):
             raise UserError(f"--tpu-name {self.tpu_name} needs --strategy tpu, not {self.strategy}.")
+        if self.data_report and self.deterministic:
+            raise UserError("--data-report and --deterministic exclude each other, as clocks do: give one.")
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
         recipe = self.recipe_values()

@@ -23,6 +23,7 @@ class Trainer:
         recipe: a `Recipe`.
         steps: the run's `Steps`.
         scale: of what the network sees, that of a `weights.Preprocessing`.
+        times_input: whether steps are to measure how long they wait for their batches.
 
     Attributes:
         model: the network, with a softmax top.
@@ -30,10 +31,11 @@ class Trainer:
         average: the `ParameterAverage` of its weights.
     """
 
-    def __init__(self, strategy, build_model, recipe, steps, scale="inception"):
+    def __init__(self, strategy, build_model, recipe, steps, scale="inception", times_input=False):
         self._strategy = strategy
         self._batch = recipe.batch
         self._head_steps = steps.head
+        self._times_input = times_input
         with strategy.scope():
             self.model = build_model()
             # Built here and not in the first step, which would be traced twice and make the slots in a graph.
@@ -61,7 +63,7 @@ class Trainer:
 
         Returns:
             the means over these steps of the loss (nats) and of the top-1 error (a fraction), and the seconds
-            that all of them waited for their batches.
+            that all of them waited for their batches, 0 where that is not measured.
         """
         is_head_stage = self.optimizer.iterations.value.numpy() < self._head_steps
         train_steps = self._train_head if is_head_stage else self._train_whole
@@ -136,16 +138,19 @@ class Trainer:
             total, waited = tf.zeros(2), tf.zeros([], tf.float64)
             with _not_trainable(frozen):
                 for _ in tf.range(count):
-                    batch, seconds = _next(iterator, total)
+                    if self._times_input:
+                        batch, seconds = _timed_next(iterator, total)
+                        waited += seconds
+                    else:
+                        batch = next(iterator)
                     values = self._strategy.run(replica_step, args=(batch,))
                     total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-                    waited += seconds
             return total / tf.cast(count, tf.float32), waited
 
         return train_steps
 
 
-def _next(iterator, before):
+def _timed_next(iterator, before):
     """The next batch, asked for once the tensor `before` is there, and the seconds that it took to come."""
     with tf.control_dependencies([before]):
         asked = tf.timestamp()

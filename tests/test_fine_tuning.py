@@ -1,7 +1,6 @@
 """A start from weights: the head's stage, then the whole network; what is kept, new, and refused."""
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -10,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fed import fed
 
-from inception_tf import data, networks, preprocess_input, training, weights
+from inception_tf import networks, preprocess_input, training, weights
 from inception_tf.config import TrainConfig
 from inception_tf.errors import UserError
 from inception_tf.optimizers import make_optimizer
@@ -144,7 +144,7 @@ def _trainer(head_steps=2, **keywords):
         variable.assign(rng.uniform(0.1, 0.5, variable.shape))
     images = rng.uniform(-1, 1, (4, 20, 20, 3)).astype(np.float32)
     labels = rng.integers(0, 5, 4, np.int32)
-    return trainer, iter(tf.data.Dataset.from_tensors((images, labels)).repeat()), images, labels
+    return trainer, iter(tf.data.Dataset.from_tensors(fed(images, labels, draws=6)).repeat()), images, labels
 
 
 def test_batch_norm_infers_in_the_head_stage_while_dropout_drops():
@@ -321,27 +321,27 @@ def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path,
     card = weights.Card("inception_resnet_v1", 75, tuple(sorted(CLASSES)), how)
     keras_files.write(_small_network((75, 75, 3), 4), tmp_path / "scaled.keras", card)
     seen = []
-    make = {name: getattr(data, name) for name in ("training_batches", "evaluation_batches")}
 
-    def keep(name, split, **keywords):
-        batches = make[name](split, **keywords)
-        images, pixels = (
-            next(iter(each))[0].numpy()
-            for each in (batches, make[name](split, **{**keywords, "scale": "inception"}))
-        )
-        pixels = ((pixels + 1) * 127.5).clip(0, 255)
-        np.testing.assert_allclose(images, preprocess_input(pixels, scale=scale), atol=1e-4)
-        seen.append(images)
-        return batches
+    def train(self, iterator, count):
+        batch = next(iterator)
+        mirrored = batch["draws"].numpy()[:, 0] < 0.5
+        pixels = batch["pixels"].numpy().astype(np.float32)
+        pixels[mirrored] = pixels[mirrored, :, ::-1]
+        np.testing.assert_allclose(self._finish(batch), preprocess_input(pixels, scale=scale), atol=1e-4)
+        return 1.0, 0.5, 0.0
 
-    for name in make:
-        monkeypatch.setattr(data, name, functools.partial(keep, name))
+    def evaluate(self, batches):
+        seen.append(next(iter(batches))["pixels"].numpy())
+        return self._evaluator(batches)
+
+    monkeypatch.setattr(Trainer, "train", train)
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
     monkeypatch.setattr(training, "largest_difference", lambda *arguments: seen.append(arguments[2]) or 0.0)
     training.train(_config(pictures, tmp_path / "scaled.keras", tmp_path / "run", steps=1))
     split = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
     files = [pictures / path for name in sorted(CLASSES) for path in split[name]]
     pixels = [tf.image.resize(tf.io.decode_png(file.read_bytes(), channels=3), (75, 75)) for file in files]
-    held_out_images, _, checked = seen
+    held_out_images, checked = seen[-2:]
     np.testing.assert_allclose(held_out_images, preprocess_input(np.stack(pixels), scale=scale), atol=1e-4)
     np.testing.assert_array_equal(checked, held_out_images)
     saved = weights.read(tmp_path / "run", "inception_resnet_v1").card

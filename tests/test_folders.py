@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from inception_tf import data, folders
 from inception_tf.config import TrainConfig
+from inception_tf.data import batches, folders, sources
+from inception_tf.data.decoding import read_part, whole
 from inception_tf.errors import UserError
 
 COLOUR = (200, 50, 20)
@@ -28,7 +28,8 @@ def _fill(root, **counts):
 
 
 def _load(root, held_out=0.1, allow_corrupt=0, recorded=None):
-    return folders.load(root, held_out, allow_corrupt, recorded)
+    data = folders.load(root, held_out, allow_corrupt, recorded)
+    return data.train, data.validation, data.class_names, data.record
 
 
 def _names(pictures):
@@ -57,7 +58,7 @@ def test_classes_are_the_top_folders_by_name_and_pictures_lie_at_any_depth(tmp_p
     for split in (train, validation):
         for path, label in zip(split.paths, split.labels, strict=True):
             assert path.relative_to(tmp_path).parts[0] == names[label]
-        images = tf.data.Dataset.range(len(split)).map(split.reader())
+        images = split.in_order().map(lambda record, split=split: read_part(split.example(record), whole))
         assert [image.shape for image in images.as_numpy_iterator()] == [(30, 40, 3)] * len(split)
 
 
@@ -155,7 +156,7 @@ def test_ten_names_are_enough(tmp_path):
 def test_the_record_gives_the_same_splits_again_without_decoding(damaged, monkeypatch):
     first = _load(damaged, allow_corrupt=6)
     recorded = json.loads(json.dumps(first[3]))
-    monkeypatch.setattr(folders, "_corrupt", None)
+    monkeypatch.setattr(folders, "_try_all", None)
     again = _load(damaged, held_out=0.5, recorded=recorded)
     assert again[0].paths == first[0].paths and again[1].paths == first[1].paths
     assert again[2:] == first[2:]
@@ -217,8 +218,8 @@ def test_folders_that_cannot_be_trained_on(tmp_path, prepare, words):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="--data .*absent is neither digits nor a folder"):
-        data.load(TrainConfig(data=str(tmp_path / "absent")))
+    with pytest.raises(UserError, match="--data .*absent is neither digits, nor tfds:.* nor a folder"):
+        sources.load(TrainConfig(data=str(tmp_path / "absent")))
 
 
 def test_linked_pictures_and_class_folders_count(tmp_path):
@@ -237,16 +238,16 @@ def test_batches_of_a_folder_are_its_pictures(tmp_path):
     for name, colour in colours.items():
         for number in range(4):
             _write(tmp_path / name / f"{number}.png", colour)
-    loaded = data.load(TrainConfig(data=str(tmp_path)))
+    loaded = sources.load(TrainConfig(data=str(tmp_path)))
     assert loaded.class_names == ("blue", "green", "red")
-    batches = data.training_batches(
-        loaded.train, size=75, batch=3, seed=0, distortion="inception", first_step=0, last_step=3
+    dataset = batches.training_batches(
+        loaded.train, size=75, batch=3, seed=0, distortion="crop", classes=3, first_step=0, last_step=3
     )
     channel = {"red": 0, "green": 1, "blue": 2}
     labels = []
-    for images, batch_labels in batches.as_numpy_iterator():
-        assert images.shape == (3, 75, 75, 3)
-        for image, label in zip(images, batch_labels, strict=True):
-            assert image.mean(axis=(0, 1)).argmax() == channel[loaded.class_names[label]]
+    for batch in dataset.as_numpy_iterator():
+        assert batch["pixels"].shape == (3, 75, 75, 3)
+        for pixels, label in zip(batch["pixels"], batch["label"], strict=True):
+            assert pixels.mean(axis=(0, 1)).argmax() == channel[loaded.class_names[label]]
             labels.append(label)
     assert sorted(labels) == [0, 0, 0, 1, 1, 1, 2, 2, 2]

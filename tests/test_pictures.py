@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from inception_tf import folders, pictures
+from inception_tf.data import folders, pictures
+from inception_tf.data.decoding import read_part, whole
 from inception_tf.errors import UserError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (41, 30, 3), dtype="uint8")
@@ -129,8 +130,9 @@ def test_training_reads_as_prediction_does(tmp_path):
     half.save(tmp_path / "ä b.png")
     Image.fromarray(PICTURE).save(tmp_path / "turned.jpg", exif=turned())
     paths = (tmp_path / "ä b.png", tmp_path / "turned.jpg")
-    source = folders.Pictures(paths, np.zeros(2, np.int32))
-    images = tf.data.Dataset.range(2).map(source.reader(), num_parallel_calls=2)
+    as_stored = np.array([pictures.is_as_stored(path) for path in paths])
+    source = folders.Pictures(paths, np.zeros(2, np.int32), as_stored)
+    images = source.in_order().map(lambda record: read_part(source.example(record), whole), 2)
     assert images.element_spec.shape.as_list() == [None, None, 3]
     for image, path in zip(images.as_numpy_iterator(), paths, strict=True):
         np.testing.assert_array_equal(image, pictures.read(path))

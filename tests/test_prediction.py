@@ -19,8 +19,8 @@ from inception_tf import (
     weights,
 )
 from inception_tf.cli import main
+from inception_tf.data.preprocessing import evaluation_image
 from inception_tf.errors import UserError
-from inception_tf.preprocessing import evaluation_image
 from inception_tf.weights import Card, Preprocessing
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (41, 30, 3), dtype="uint8")

@@ -6,18 +6,22 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fed import fed
 
-from inception_tf import data, strategies
+from inception_tf import strategies
+from inception_tf.data import batches
+from inception_tf.data.images import InMemory
 from inception_tf.evaluation import Evaluator
 from inception_tf.recipes import RECIPES
 from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
+from inception_tf.weights import Preprocessing
 
 
 def _trainer(strategy_name, batch, dropout_rate=0.0, learning_rate=0.01):
     keras.utils.set_random_seed(0)
     recipe = dataclasses.replace(
-        RECIPES["paper"], batch=batch, learning_rate=learning_rate, average_decay=0.5
+        RECIPES["paper"], distortion="affine", batch=batch, learning_rate=learning_rate, average_decay=0.5
     )
 
     def build_model():
@@ -42,7 +46,7 @@ def _batch(count, seed=0):
 
 
 def _iterator(strategy, images, labels):
-    dataset = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    dataset = tf.data.Dataset.from_tensors(fed(images, labels)).repeat()
     return iter(strategy.experimental_distribute_dataset(dataset))
 
 
@@ -59,7 +63,7 @@ def test_a_step_is_that_of_keras_own_loop():
         velocity.assign(np.ones(velocity.shape))
     for _ in range(3):
         expected = reference.train_on_batch(images, labels)
-        loss, _ = trainer.train(_iterator(strategy, images, labels), 1)
+        loss, *_ = trainer.train(_iterator(strategy, images, labels), 1)
         assert loss == pytest.approx(float(np.asarray(expected).ravel()[0]), rel=1e-5)
     for ours, theirs in zip(trainer.model.weights, reference.weights, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
@@ -98,8 +102,10 @@ def test_evaluation_takes_the_averages_and_gives_the_weights_back():
     trainer.train(_iterator(strategy, *_batch(4)), 3)
     before = [variable.numpy() for variable in trainer.model.weights]
     images, labels = _batch(6, seed=1)
-    split = data.Split(((images + 1) * 127.5).astype(np.uint8), labels)
-    results = trainer.evaluate(data.evaluation_batches(split, size=20, batch=4))
+    split = InMemory(((images + 1) * 127.5).astype(np.uint8), labels)
+    results = trainer.evaluate(
+        batches.evaluation_batches(split, size=20, batch=4, preprocessing=Preprocessing(), classes=10)
+    )
     for variable, value in zip(trainer.model.weights, before, strict=True):
         assert (variable.numpy() == value).all()
     averages = trainer.average.values()
@@ -124,8 +130,10 @@ def test_errors_are_counted_by_hand(strategy_name):
     images = logits / 10  # in [-1, 1], as the evaluator wants them
     filled = [np.concatenate([array, array[:1]]) for array in (images, labels, weights)]
     filled[2][-1] = 0
-    batches = tf.data.Dataset.from_tensor_slices(tuple(filled)).batch(4)
-    results = Evaluator(strategy, network)(batches)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        dict(zip(("pixels", "label", "weight"), filled, strict=True))
+    )
+    results = Evaluator(strategy, network)(dataset.batch(4))
 
     counted = range(6)
     better = [int((logits[i] > logits[i, labels[i]]).sum()) for i in counted]

@@ -9,8 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from inception_tf import data, networks, training, weights
+from inception_tf import networks, training, weights
 from inception_tf.config import TrainConfig
+from inception_tf.data import digits as embedded
+from inception_tf.data.images import InMemory
+from inception_tf.data.preprocessing import evaluation_image
 from inception_tf.errors import UserError
 from inception_tf.trainer import Trainer
 
@@ -36,10 +39,10 @@ def small(monkeypatch, digits):
         monkeypatch.setitem(networks.NETWORKS, name, networks.Entry(_small_network, "none"))
     few = dataclasses.replace(
         digits,
-        train=data.Split(digits.train.images[::15], digits.train.labels[::15]),
-        validation=data.Split(digits.validation.images[:110], digits.validation.labels[:110]),
+        train=InMemory(digits.train.images[::15], digits.train.labels[::15]),
+        validation=InMemory(digits.validation.images[:110], digits.validation.labels[:110]),
     )
-    monkeypatch.setitem(data.SOURCES, "digits", lambda: few)
+    monkeypatch.setattr(embedded, "load", lambda: few)
     return few
 
 
@@ -105,12 +108,7 @@ def test_a_run_leaves_its_record(tmp_path, small, capsys):
     assert "with tensorflow alone: the same predictions" in capsys.readouterr().out
 
     model = keras.models.load_model(run / "model.keras")
-    images = np.concatenate(
-        [
-            batch[0]
-            for batch in data.evaluation_batches(small.validation, size=75, batch=55).as_numpy_iterator()
-        ]
-    )
+    images = np.stack([evaluation_image(image, 75) for image in small.validation.images])
     wrong = model.predict(images, verbose=0).argmax(axis=1) != small.validation.labels
     assert results["images"] == 110 and results["top1_error"] == pytest.approx(wrong.mean())
     assert results["saved_model_difference"] < 1e-6

@@ -134,6 +134,7 @@ DISTORTIONS = {
 }
 
 
+@functools.cache
 def finisher(name, scale):
     """`finish` of a distortion, from a batch of `batches.training_batches` to float32 [n, size, size, 3].
 
