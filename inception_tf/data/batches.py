@@ -3,6 +3,7 @@
 import collections
 import functools
 import math
+import re
 
 import tensorflow as tf
 
@@ -12,6 +13,7 @@ from inception_tf.errors import UserError
 
 CHUNK = 32  # images that one thread decodes, at most, where some may be left out
 LISTED = 10  # names that a message lists
+LONGEST = 200  # characters of what TensorFlow says of an image; it may quote all of a record
 
 
 def training_batches(
@@ -131,7 +133,8 @@ class LeftOut:
         def add(missing, *flat):
             for place in missing:
                 record = tf.nest.pack_sequence_as(records, [values[place] for values in flat])
-                self.reasons[images][images.name(record)] = _reason(images, classes, record)
+                reason = _printable(_reason(images, classes, record))
+                self.reasons[images][_printable(images.name(record))] = reason
             return missing
 
         return tf.numpy_function(add, [missing, *tf.nest.flatten(records)], missing.dtype)
@@ -142,7 +145,8 @@ def _reason(images, classes, record):
     try:
         example = images.example(tf.nest.map_structure(tf.constant, record))
     except tf.errors.OpError as error:
-        return error.message.splitlines()[0]
+        message = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", error.message, flags=re.DOTALL)
+        return message[:LONGEST] + ("..." if len(message) > LONGEST else "")
     label = int(example["label"])
     if not 0 <= label < classes:
         return f"its label {label} is none of {classes} classes, 0 to {classes - 1}"
@@ -151,6 +155,11 @@ def _reason(images, classes, record):
     except ValueError as error:
         return str(error)
     return "its JPEG data is damaged"
+
+
+def _printable(text):
+    """A text in which odd characters, and the bytes of names that are no UTF-8, are written as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _label(example, classes):

@@ -3,11 +3,20 @@
 import io
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from inception_tf.errors import UserError
 
 KINDS = ("JPEG", "PNG")
+TURNS = {  # by EXIF's orientation; others, 1 first of all, are upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MINIMUM_PIXELS, MAXIMUM_PIXELS = 4, 100_000_000  # of a picture; others are refused by their header
 
 
@@ -28,7 +37,7 @@ def read(path):
     except FileNotFoundError as error:
         raise UserError(f"There is no picture {path}.") from error
     except Exception as error:  # whatever the decoders of a damaged file come upon
-        raise UserError(f"{path} cannot be read as a JPEG or PNG picture: {error}") from error
+        raise UserError(f"{path} cannot be read as a JPEG or PNG picture: {_reason(error)}") from error
 
 
 def is_as_stored(path):
@@ -39,8 +48,7 @@ def is_as_stored(path):
     """
     read(path)
     with Image.open(path) as image:
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return upright and image.format == "JPEG" and image.mode in ("L", "RGB")
+        return _turn(image) is None and image.format == "JPEG" and image.mode in ("L", "RGB")
 
 
 def decode(content):
@@ -49,10 +57,12 @@ def decode(content):
     Raises:
         ValueError: they are no such picture.
     """
+    if not content:
+        raise ValueError("it is empty")
     try:
         return _pixels(io.BytesIO(content))
     except Exception as error:  # as above
-        raise ValueError(f"no JPEG or PNG picture: {error}") from error
+        raise ValueError(f"it cannot be read as a JPEG or PNG picture: {_reason(error)}") from error
 
 
 def _pixels(file):
@@ -60,10 +70,32 @@ def _pixels(file):
         if not MINIMUM_PIXELS <= image.width * image.height <= MAXIMUM_PIXELS:
             many = "few" if image.width * image.height < MINIMUM_PIXELS else "many"
             raise ValueError(f"{image.width} x {image.height} pixels are too {many}")
-        picture = ImageOps.exif_transpose(image)
+        image.load()
+        turn = _turn(image)
+        picture = image if turn is None else image.transpose(turn)
         if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         return np.asarray(picture.convert("RGB"))
+
+
+def _turn(image):
+    """What turns an opened picture as the camera says, or None.
+
+    `ImageOps.exif_transpose` would write the EXIF data anew, and fail where any of it is odd.
+    """
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # EXIF data that is damaged, of a picture that may be sound
+        return None
+
+
+def _reason(error):
+    """What is wrong with a picture, where Pillow says it of objects and limits that nobody knows."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is none"
+    if isinstance(error, Image.DecompressionBombError):
+        return "its pixels are too many"
+    return str(error) or type(error).__name__
