@@ -20,6 +20,8 @@ app = cyclopts.App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
+data = cyclopts.App(name="data", help="Prepare data sets.", help_format="plaintext")
+app.command(data)
 
 
 @app.command
@@ -116,6 +118,47 @@ def predict(
         for each in result["predictions"]:
             table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
         console.print(table)
+
+
+@data.command
+def prepare(
+    source: Path,
+    destination: str,
+    *,
+    train_shards: int | None = None,
+    validation_shards: int | None = None,
+    workers: int | None = None,
+    allow_corrupt: int = 0,
+    boxes: Path | None = None,
+):
+    """Write pictures as TFRecords in slim's layout, to train on with --data DESTINATION.
+
+    Stopped and started again with the same arguments, it goes on; done, it checks what it wrote.
+
+    Args:
+        source: A folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of class folders, or with
+            train and val that hold such folders.
+        destination: Folder to write to.
+        train_shards: Files of pictures to train on. [default: 1024 for ImageNet, fewer for less]
+        validation_shards: Files of held-out pictures. [default: 128 for ImageNet, fewer for less]
+        workers: Threads. [default: the cores of this machine]
+        allow_corrupt: Pictures that may be left out because they cannot be decoded.
+        boxes: Folder or archive of ILSVRC's bounding boxes, in XML.
+    """
+    _require_tensorflow("data prepare")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # pictures are only copied and checked
+
+    from inception_tf.data.prepare import prepare
+
+    prepare(
+        source,
+        destination,
+        train_shards=train_shards,
+        validation_shards=validation_shards,
+        workers=workers,
+        allow_corrupt=allow_corrupt,
+        boxes=boxes,
+    )
 
 
 @app.command

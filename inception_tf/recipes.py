@@ -62,7 +62,7 @@ RECIPES = {
         average_decay=0.9999,
         distortion="inception",
         source="section 4; batch, epochs, momentum of RMSProp, average_decay and distortion are not in the "
-        "paper: 20 replicas x 32, the figures' axes, and slim's, research/inception's and GoogLeNet's values",
+        "paper: 20 replicas x 32, the figures' axes, and slim's and research/inception's values",
     ),
     "cpu-demo": Recipe(
         batch=32,

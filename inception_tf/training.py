@@ -373,9 +373,7 @@ def _data_report(rows):
         return "Input: no step was timed."
     share = statistics.median(shares)
     verdict = "waits" if share > WAITING else "does not wait"
-    return (
-        f"Input: {share:.1%} of a step is spent on waiting for images (median): the run {verdict} for them."
-    )
+    return f"Input: {share:.1%} of a step is spent on waiting for images (median): the run {verdict}."
 
 
 def _sentence(subject, results):

@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import tensorflow as tf
-
-from inception_tf.data import digits, folders
+from inception_tf.data import digits, folders, idx, tfds_source, tfrecords
 from inception_tf.errors import UserError
 
 TFDS = "tfds:"
-SHARDS = "train-*-of-*"
-IDX = "*-idx3-ubyte*"
 
 
 def load(config, recorded=None):
@@ -25,28 +21,19 @@ def load(config, recorded=None):
     Raises:
         UserError: it is not there, or cannot be trained on.
     """
-
     name = config.data
     if name == "digits":
         return digits.load()
     if name.startswith(TFDS):
-        from inception_tf.data import tfds_source
-
-        return tfds_source.load(
-            name.removeprefix(TFDS), config.train_split, config.held_out_split, config.held_out, recorded
-        )
-    if tf.io.gfile.glob(f"{name.rstrip('/')}/{SHARDS}") or "://" in name:
-        from inception_tf.data import tfrecords
-
+        splits = config.train_split, config.held_out_split
+        return tfds_source.load(name.removeprefix(TFDS), *splits, config.held_out, recorded)
+    if "://" in name or tfrecords.recognizes(name):
         return tfrecords.load(name, recorded)
-    root = Path(name)
-    if not root.is_dir():
+    if not Path(name).is_dir():
         raise UserError(
             f"--data {name} is neither digits, nor tfds: and the name of a data set, nor a folder: give the "
             "path of a folder of class folders, TFRecords or IDX files."
         )
-    if any(root.glob(IDX)):
-        from inception_tf.data import idx
-
-        return idx.load(root)
-    return folders.load(root, config.held_out, config.allow_corrupt, recorded)
+    if idx.recognizes(Path(name)):
+        return idx.load(Path(name))
+    return folders.load(name, config.held_out, config.allow_corrupt, recorded)
