@@ -171,7 +171,7 @@ def test_a_changed_folder_is_noticed(tmp_path):
         _load(tmp_path, recorded=recorded)
 
 
-@pytest.mark.parametrize("recorded", [{}, {"skipped": [], "train": [], "held_out": {}}])
+@pytest.mark.parametrize("recorded", [{}, {"skipped": [], "odd": [], "train": [], "held_out": {}}])
 def test_a_damaged_record_is_named(tmp_path, recorded):
     with pytest.raises(UserError, match="split.json"):
         _load(_fill(tmp_path, cat=2, dog=2), recorded=recorded)

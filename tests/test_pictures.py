@@ -130,7 +130,7 @@ def test_training_reads_as_prediction_does(tmp_path):
     half.save(tmp_path / "ä b.png")
     Image.fromarray(PICTURE).save(tmp_path / "turned.jpg", exif=turned())
     paths = (tmp_path / "ä b.png", tmp_path / "turned.jpg")
-    as_stored = np.array([pictures.is_as_stored(path) for path in paths])
+    as_stored = np.array([pictures.is_as_stored(path.read_bytes()) for path in paths])
     source = folders.Pictures(paths, np.zeros(2, np.int32), as_stored)
     images = source.in_order().map(lambda record: read_part(source.example(record), whole), 2)
     assert images.element_spec.shape.as_list() == [None, None, 3]

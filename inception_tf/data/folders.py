@@ -152,7 +152,7 @@ def _paths(root, folder):
 
 def _record(root, found, held_out, allow_corrupt):
     """Decodes every picture, leaves out what is corrupt, and makes the held-out part if there is none."""
-    skipped, turned = _try_all(root, _all_paths(found))
+    skipped, odd = _try_all(root, _all_paths(found))
     if skipped:
         named = f"{len(skipped)} of {len(_all_paths(found))} pictures of --data {root} cannot be decoded"
         if len(skipped) > allow_corrupt:
@@ -176,7 +176,7 @@ def _record(root, found, held_out, allow_corrupt):
         raise UserError(f"--data {root} has no whole picture to train on of the classes {_list(empty)}.")
     if not any(good["held_out"].values()):
         raise UserError(f"--data {root} has too few pictures to hold any out: give two or more of a class.")
-    return {**good, "skipped": skipped, "turned": turned}
+    return {**good, "skipped": skipped, "odd": odd}
 
 
 def _hold_out(paths, share):
@@ -187,18 +187,35 @@ def _hold_out(paths, share):
 
 
 def _try_all(root, paths):
-    """Decodes all of `paths`: those that cannot be, and those that are turned or else not as stored."""
+    """Decodes all of `paths`: lists those that cannot be, and the JPEG files that are left to Pillow."""
 
     def try_one(path):
         try:
-            return "as stored" if pictures.is_as_stored(root / path) else "turned"
-        except UserError:
+            content = (root / path).read_bytes()
+            if pictures.is_as_stored(content) and _is_whole(content):
+                return "as stored"
+            pictures.decode(content)
+        except (OSError, ValueError):
             return "corrupt"
+        return "odd"
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         tried = tqdm(threads.map(try_one, paths), "Checking", len(paths), unit=" pictures")
         kinds = dict(zip(paths, tried, strict=True))
-    return [[path for path, kind in kinds.items() if kind == which] for which in ("corrupt", "turned")]
+    return [[path for path, kind in kinds.items() if kind == which] for which in ("corrupt", "odd")]
+
+
+def _is_whole(content):
+    """Whether TensorFlow decodes a JPEG file, of which it takes every byte, to an eighth of its size."""
+    try:
+        shape = tf.io.extract_jpeg_shape(content).numpy()
+        pixels = int(shape[0]) * int(shape[1])
+        if not pictures.MINIMUM_PIXELS <= pixels <= pictures.MAXIMUM_PIXELS:
+            return False
+        tf.io.decode_jpeg(content, channels=3, ratio=8)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
 
 
 def _check_unchanged(root, found, recorded):
@@ -221,12 +238,12 @@ def _all_paths(parts):
 
 
 def _pictures(root, record, part):
-    turned, class_names = set(record["turned"]), tuple(record["train"])
+    odd, class_names = set(record["odd"]), tuple(record["train"])
     pairs = [(path, class_names.index(name)) for name, paths in record[part].items() for path in paths]
     return Pictures(
         tuple(root / path for path, _ in pairs),
         np.array([label for _, label in pairs], np.int32),
-        np.array([path not in turned for path, _ in pairs], bool),
+        np.array([path not in odd for path, _ in pairs], bool),
     )
 
 

@@ -40,15 +40,16 @@ def read(path):
         raise UserError(f"{path} cannot be read as a JPEG or PNG picture: {_reason(error)}") from error
 
 
-def is_as_stored(path):
-    """Whether any decoder of JPEG files shows the file as `read` does: grey or RGB, and not to be turned.
+def is_as_stored(content):
+    """Whether any decoder of JPEG files that takes the bytes of a file shows them as `decode` does.
 
-    Raises:
-        UserError: as `read` does.
+    That is so of grey and RGB pictures that are not to be turned, as their header says.
     """
-    read(path)
-    with Image.open(path) as image:
-        return _turn(image) is None and image.format == "JPEG" and image.mode in ("L", "RGB")
+    try:
+        with Image.open(io.BytesIO(content), formats=KINDS) as image:
+            return _turn(image) is None and image.format == "JPEG" and image.mode in ("L", "RGB")
+    except Exception:  # whatever the decoders of a damaged file come upon
+        return False
 
 
 def decode(content):
