@@ -31,9 +31,8 @@ class Shard(NamedTuple):
 class Shards:
     """Images in shards.
 
-    A record is a dict of `shard`, int64, which of the shards it is in; `number`, int64, its place in the
-    file; and `serialized`, a string, the `tf.train.Example`. The index of an image is its place among those
-    of all shards, one after the other.
+    A record is a dict of `index`, int64, its place among those of all shards, one after the other, and
+    `serialized`, a string, the `tf.train.Example`.
 
     The order of training comes from the seed alone, and not from TensorFlow's global seed. In each epoch
     the shards are put in a new order, and each `CYCLE` of them make a group, whose files are read in turn.
@@ -62,6 +61,11 @@ class Shards:
     @functools.cached_property
     def _takes(self):
         return np.array([shard.take for shard in self.shards], np.int64)
+
+    @functools.cached_property
+    def _firsts(self):
+        """The index of the first record of each shard."""
+        return np.cumsum(self._takes) - self._takes
 
     def in_order(self):
         """Each record once, the files read in turn: always the same order, though not that of the indices."""
@@ -92,7 +96,7 @@ class Shards:
             )
 
         def records(key, window):
-            count = tf.size(window["number"], tf.int64)
+            count = tf.size(window["index"], tf.int64)
             order = _permuted(tf.range(count), key, count)
             # One copy of each record: a permuted window, cut up again, would be two.
             return tf.data.Dataset.from_tensor_slices(order).map(
@@ -121,15 +125,14 @@ class Shards:
         """`tf.data.Dataset` of the records of some shards, an int64 vector, always in the same order."""
         paths = tf.constant([shard.path for shard in self.shards])
         skips = tf.constant([shard.skip for shard in self.shards], tf.int64)
-        takes = tf.constant(self._takes)
+        firsts, takes = tf.constant(self._firsts), tf.constant(self._takes)
 
         def read(number):
-            skip, take = skips[number], takes[number]
+            skip, first, take = skips[number], firsts[number], takes[number]
             serialized = tf.data.TFRecordDataset(paths[number], buffer_size=BUFFER).skip(skip).take(take)
             return tf.data.Dataset.zip(
                 {
-                    "shard": tf.data.Dataset.from_tensors(number).repeat(),
-                    "number": tf.data.Dataset.range(skip, skip + take),
+                    "index": tf.data.Dataset.range(first, first + take),
                     "serialized": serialized.apply(tf.data.experimental.assert_cardinality(take)),
                 }
             )
@@ -144,12 +147,12 @@ class Shards:
         Raises, in the graph:
             tf.errors.OpError: by `parse`.
         """
-        before = np.cumsum(self._takes) - self._takes - [shard.skip for shard in self.shards]
-        index = tf.constant(before)[record["shard"]] + record["number"]
-        return {"index": index, **self.parse(record["serialized"])}
+        return {"index": record["index"], **self.parse(record["serialized"])}
 
     def name(self, record):
-        return f"{self.shards[record['shard']].path}, record {record['number']}"
+        shard = int(np.searchsorted(self._firsts + self._takes, record["index"], side="right"))
+        path, skip, _ = self.shards[shard]
+        return f"{path}, record {skip + record['index'] - self._firsts[shard]}"
 
 
 def _key(seed, number):
