@@ -128,6 +128,7 @@ def prepare(
     train_shards: int | None = None,
     validation_shards: int | None = None,
     workers: int | None = None,
+    held_out: float = 0.1,
     allow_corrupt: int = 0,
     boxes: Path | None = None,
 ):
@@ -136,12 +137,13 @@ def prepare(
     Stopped and started again with the same arguments, it goes on; done, it checks what it wrote.
 
     Args:
-        source: A folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of class folders, or with
-            train and val that hold such folders.
+        source: A folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or of class folders, or
+            with train and val that hold such folders.
         destination: Folder to write to.
         train_shards: Files of pictures to train on. [default: 1024 for ImageNet, fewer for less]
         validation_shards: Files of held-out pictures. [default: 128 for ImageNet, fewer for less]
         workers: Threads. [default: the cores of this machine]
+        held_out: Share of each class of a folder that is for validation, where it has no val.
         allow_corrupt: Pictures that may be left out because they cannot be decoded.
         boxes: Folder or archive of ILSVRC's bounding boxes, in XML.
     """
@@ -156,6 +158,7 @@ def prepare(
         train_shards=train_shards,
         validation_shards=validation_shards,
         workers=workers,
+        held_out=held_out,
         allow_corrupt=allow_corrupt,
         boxes=boxes,
     )

@@ -256,7 +256,7 @@ class _Run:
             )
             return None
         results = {**self._evaluate(step), "steps": step, "epochs": step / self._steps.an_epoch}
-        if left_out := self._left_out.listed():
+        if left_out := self._left_out.named():
             print(f"{self._left_out}; they were left out.")
             results["left_out"] = left_out
         if not math.isfinite(results["loss"]):

@@ -23,7 +23,7 @@ import tensorflow as tf
 from miniature_ilsvrc import WNIDS, jpeg
 from PIL import Image
 
-from inception_tf.data import pictures
+from inception_tf.data import folders, pictures
 from inception_tf.data.prepare import prepare
 from inception_tf.errors import UserError
 
@@ -176,7 +176,7 @@ def test_workers_do_not_change_a_byte(tars, tmp_path, workers):
 
 _CHILD = """
 import sys, time
-from inception_tf.data import prepare, records
+from inception_tf.data import folders, prepare, records
 as_jpeg = records.as_jpeg
 def slowly(*arguments):
     time.sleep(0.1)
@@ -456,7 +456,14 @@ def test_folders_without_val_and_folders_that_cannot_be(tmp_path, capsys):
         (source / name).mkdir(parents=True)
         (source / name / "a.jpg").write_bytes(jpeg(1))
     assert list(prepare(source, tmp_path / "records")["parts"]) == ["train"]
-    assert "has no val" in capsys.readouterr().out
+    for name in ("cat", "dog"):
+        for number in range(9):
+            (source / name / f"{number}.jpg").write_bytes(jpeg(number))
+    assert prepare(source, tmp_path / "parted", held_out=0.3)["examples"] == {"train": 14, "validation": 6}
+    assert "has no val: 30% of each class are for validation" in capsys.readouterr().out
+    record = folders.load(source, 0.3, allow_corrupt=0).record
+    held_out = [path for paths in record["held_out"].values() for path in paths]
+    assert sorted(_read(tmp_path / "parted", "validation")) == sorted(held_out)
     with pytest.raises(UserError, match="--boxes .* is for ILSVRC's tars"):
         prepare(source, tmp_path / "again", boxes=tmp_path)
     with pytest.raises(UserError, match="lies in the folder of the pictures"):

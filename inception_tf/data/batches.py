@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from inception_tf.data import distortions, pictures
 from inception_tf.data.preprocessing import evaluation_example
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, listed
 
 CHUNK = 32  # images that one thread decodes, at most, where some may be left out
-LISTED = 10  # names that a message lists
 LONGEST = 200  # characters of what TensorFlow says of an image; it may quote all of a record
 
 
@@ -64,9 +63,11 @@ def training_batches(
     which, workers = worker
     first = first_step * batch
     records = images.shuffled(seed, first).enumerate(first).shard(workers, which)
+    # What is read ahead ends there too: no image is left out that is not asked for.
+    records = records.take((last_step - first_step) * (batch // workers))
     batches = _decoded(images, classes, records, example, batch // workers, left_out)
     filled = functools.partial(_filled, batch // workers)
-    return batches.take(last_step - first_step).map(filled).prefetch(tf.data.AUTOTUNE)
+    return batches.map(filled).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(images, *, size, batch, preprocessing, classes, worker=(0, 1), left_out=None):
@@ -111,21 +112,19 @@ class LeftOut:
 
     def check(self):
         """Raises `UserError` if there are more than allowed."""
-        if len(self.listed()) > self._allowed:
+        if len(self.named()) > self._allowed:
             raise UserError(
                 f"{self}, where {self._allowed} may be left out: mend or remove them, or pass "
-                f"--allow-corrupt {len(self.listed())}."
+                f"--allow-corrupt {len(self.named())}."
             )
 
-    def listed(self):
+    def named(self):
         """Names and reasons of all of them, as text."""
         parts = [part.copy() for part in list(self.reasons.values())]  # as threads may be adding to them
         return [f"{name} ({reason})" for part in parts for name, reason in part.items()]
 
     def __str__(self):
-        listed = self.listed()
-        more = ", ..." if len(listed) > LISTED else ""
-        return f"{len(listed)} image(s) cannot be used, {', '.join(listed[:LISTED])}{more}"
+        return f"{len(self.named())} image(s) cannot be used, {listed(self.named())}"
 
     def report(self, images, classes, records, missing):
         """An operation that takes down those of a batch of records that are at the places `missing`."""

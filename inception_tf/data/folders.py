@@ -13,12 +13,11 @@ from tqdm import tqdm
 
 from inception_tf.data import pictures
 from inception_tf.data.images import Data, Indexed
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, listed
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 HELD_OUT_NAMES = ("val", "validation")
 SPLIT_NAMES = {"train", "test", "valid", *HELD_OUT_NAMES}
-LISTED = 10  # names that a message lists
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ def load(root, held_out, allow_corrupt, recorded=None):
         UserError: nothing to train on, too much that is corrupt, or no longer what was recorded.
     """
     root = Path(root)
-    found = _find(root)
+    found = find(root)
     if recorded is None:
         record = _record(root, found, held_out, allow_corrupt)
     else:
@@ -87,7 +86,7 @@ def load(root, held_out, allow_corrupt, recorded=None):
     return Data(train, validation, class_names, record)
 
 
-def _find(root):
+def find(root):
     """The pictures below `root`: dict from the part ("train" and "held_out", or "all") to class to paths."""
     if not root.is_dir():
         raise UserError(f"--data {root} is no folder: give the path of a folder of class folders.")
@@ -97,11 +96,11 @@ def _find(root):
         train = next(name for name in names if name != held_out)
         parts = {"train": _classes(root, train), "held_out": _classes(root, held_out)}
         if unknown := sorted(set(parts["held_out"]) - set(parts["train"])):
-            raise UserError(f"--data {root / held_out} has classes that {train} has not: {_list(unknown)}.")
+            raise UserError(f"--data {root / held_out} has classes that {train} has not: {listed(unknown)}.")
         return parts
     if names and SPLIT_NAMES.issuperset(name.lower() for name in names):
         raise UserError(
-            f"--data {root} holds the folders {_list(names)}: give one with train and val alone, or one of "
+            f"--data {root} holds the folders {listed(names)}: give one with train and val alone, or one of "
             "class folders, of which a part is held out."
         )
     return {"all": _classes(root, "")}
@@ -123,7 +122,7 @@ def _classes(root, part):
     classes = {name: _paths(root, Path(part, name)) for name in names}
     if empty := [name for name, paths in classes.items() if not paths]:
         raise UserError(
-            f"--data {folder} has class folders without pictures ({', '.join(ENDINGS)}): {_list(empty)}; "
+            f"--data {folder} has class folders without pictures ({', '.join(ENDINGS)}): {listed(empty)}; "
             "fill or remove them."
         )
     return classes
@@ -157,29 +156,29 @@ def _record(root, found, held_out, allow_corrupt):
         named = f"{len(skipped)} of {len(_all_paths(found))} pictures of --data {root} cannot be decoded"
         if len(skipped) > allow_corrupt:
             raise UserError(
-                f"{named}: {_list(skipped)}; mend or remove them, or leave them out with --allow-corrupt "
+                f"{named}: {listed(skipped)}; mend or remove them, or leave them out with --allow-corrupt "
                 f"{len(skipped)}."
             )
-        print(f"{named} and are left out: {_list(skipped)}.")
+        print(f"{named} and are left out: {listed(skipped)}.")
     left = set(skipped)
     good = {
         part: {name: [path for path in paths if path not in left] for name, paths in classes.items()}
         for part, classes in found.items()
     }
     if "all" in good:
-        parts = {name: _hold_out(paths, held_out) for name, paths in good["all"].items()}
+        parts = {name: hold_out(paths, held_out) for name, paths in good["all"].items()}
         good = {
             "train": {name: train for name, (train, _) in parts.items()},
             "held_out": {name: rest for name, (_, rest) in parts.items()},
         }
     if empty := [name for name, paths in good["train"].items() if not paths]:
-        raise UserError(f"--data {root} has no whole picture to train on of the classes {_list(empty)}.")
+        raise UserError(f"--data {root} has no whole picture to train on of the classes {listed(empty)}.")
     if not any(good["held_out"].values()):
         raise UserError(f"--data {root} has too few pictures to hold any out: give two or more of a class.")
     return {**good, "skipped": skipped, "odd": odd}
 
 
-def _hold_out(paths, share):
+def hold_out(paths, share):
     """(to train on, held out): which are held out follows from their names alone, so that runs compare."""
     count = min(max(1, round(share * len(paths))), len(paths) - 1) if len(paths) > 1 else 0
     by_hash = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path)).digest())
@@ -227,7 +226,7 @@ def _check_unchanged(root, found, recorded):
     if now != before:
         raise UserError(
             f"--data {root} has changed since the run was started, {len(now - before)} pictures more and "
-            f"{len(before - now)} less ({_list(sorted(now ^ before))}): bring it back, or start again in "
+            f"{len(before - now)} less ({listed(sorted(now ^ before))}): bring it back, or start again in "
             "another --run-dir."
         )
     return recorded
@@ -245,7 +244,3 @@ def _pictures(root, record, part):
         np.array([label for _, label in pairs], np.int32),
         np.array([path not in odd for path, _ in pairs], bool),
     )
-
-
-def _list(names):
-    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")

@@ -18,14 +18,13 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from inception_tf.data import folders, ilsvrc, records
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, listed
 from inception_tf.files import written_beside
 
 SEED = 12345  # of the shuffle, slim's
 SHARDS = {"train": 1024, "validation": 128}  # slim's, for the whole of ImageNet
 PICTURES_PER_SHARD = {"train": 1000, "validation": 300}  # at least, where there are fewer pictures
 JOURNAL = ".prepare.jsonl"
-LISTED = 10  # names that a message lists
 
 
 def prepare(
@@ -35,6 +34,7 @@ def prepare(
     train_shards=None,
     validation_shards=None,
     workers=None,
+    held_out=0.1,
     allow_corrupt=0,
     boxes=None,
 ):
@@ -60,6 +60,7 @@ def prepare(
         train_shards: by default 1024, fewer for less than a million pictures.
         validation_shards: by default 128, fewer for less than 38,400 pictures.
         workers: threads; by default one for each CPU core.
+        held_out: share of each class of a folder without `val` that is for validation.
         allow_corrupt: how many pictures that cannot be decoded may be left out.
         boxes: a folder or a tar of ILSVRC's annotations of bounding boxes.
 
@@ -70,8 +71,8 @@ def prepare(
         UserError: an argument is wrong, the source is damaged, the destination is another's or full.
     """
     destination = Path(destination)
-    _check(destination, train_shards, validation_shards, workers, allow_corrupt)
-    found, box_counts = _find(Path(source), destination, boxes)
+    _check(destination, train_shards, validation_shards, workers, held_out, allow_corrupt)
+    found, box_counts = _find(Path(source), destination, held_out, boxes)
     shards = _plan(found, {"train": train_shards, "validation": validation_shards})
     made_from = {
         "shards": dict(collections.Counter(shard.split("-")[0] for shard in shards)),
@@ -95,7 +96,7 @@ def prepare(
     return dataset
 
 
-def _check(destination, train_shards, validation_shards, workers, allow_corrupt):
+def _check(destination, train_shards, validation_shards, workers, held_out, allow_corrupt):
     for flag, value in (
         ("--train-shards", train_shards),
         ("--validation-shards", validation_shards),
@@ -103,6 +104,8 @@ def _check(destination, train_shards, validation_shards, workers, allow_corrupt)
     ):
         if value is not None and not 1 <= value <= 99_999:
             raise UserError(f"{flag} {value} is out of range: give 1 to 99999.")
+    if not 0 < held_out < 1:
+        raise UserError(f"--held-out {held_out} must be a share between 0 and 1.")
     if allow_corrupt < 0:
         raise UserError(f"--allow-corrupt {allow_corrupt} is too small: give 0 or more.")
     if re.match(r"\w+:/", str(destination)):
@@ -117,7 +120,7 @@ def _check(destination, train_shards, validation_shards, workers, allow_corrupt)
         raise UserError(f"{destination} is not a folder: give a new one.")
 
 
-def _find(source, destination, boxes):
+def _find(source, destination, held_out, boxes):
     """(`Source`, counts of boxes or None)."""
     if not source.is_dir():
         raise UserError(
@@ -129,7 +132,7 @@ def _find(source, destination, boxes):
     elif destination.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{destination} lies in the folder of the pictures, {source}: give one beside it.")
     else:
-        found = _find_folders(source)
+        found = _find_folders(source, held_out)
     if boxes is None:
         return found, None
     if found.upright:
@@ -140,18 +143,22 @@ def _find(source, destination, boxes):
     return replace(found, boxes=found_boxes), counts
 
 
-def _find_folders(root):
+def _find_folders(root, held_out):
     try:
-        listed = folders._find(root)
+        found = folders.find(root)
     except UserError as error:
         raise UserError(str(error).removeprefix("--data ")) from error
-    classes = listed["train"] if "train" in listed else listed["all"]
+    if "all" in found:
+        print(f"{root} has no val: {held_out:.0%} of each class are for validation.")
+        parts = {name: folders.hold_out(paths, held_out) for name, paths in found["all"].items()}
+        found = {
+            part: {name: parts[name][i] for name in parts} for i, part in enumerate(("train", "held_out"))
+        }
+    classes = found["train"]
     labels = {name: label for label, name in enumerate(classes)}
     parts = {"train": _pictures(root, classes, labels)}
-    if "held_out" in listed:
-        parts["validation"] = _pictures(root, listed["held_out"], labels)
-    else:
-        print(f"{root} has no val: all of its pictures are for train.")
+    if validation := _pictures(root, found["held_out"], labels):
+        parts["validation"] = validation
     words = dict(zip(ilsvrc.wnids(), ilsvrc.texts(), strict=True))
     texts = tuple(words.get(name, name) for name in classes)
     return records.Source(parts, tuple(classes), texts, first_label=0, upright=True)
@@ -314,14 +321,13 @@ def _dataset(source, shards, done, box_counts):
 def _check_left_out(source, left_out, allow_corrupt):
     named = [f"{name} ({reason})" for name, reason in left_out.items()]
     named = [name.encode("utf-8", "backslashreplace").decode() for name in named]
-    listed = ", ".join(named[:LISTED]) + (", ..." if len(named) > LISTED else "")
     if len(named) > allow_corrupt:
         raise UserError(
-            f"{len(named)} pictures of {source} cannot be decoded: {listed}; leave them out by the same "
-            f"command with --allow-corrupt {len(named)}, or mend them and give another folder to write to."
+            f"{len(named)} pictures of {source} cannot be decoded: {listed(named)}; leave them out by the "
+            f"same command with --allow-corrupt {len(named)}, or mend them and give another folder."
         )
     if named:
-        print(f"{len(named)} pictures cannot be decoded and are left out: {listed}.")
+        print(f"{len(named)} pictures cannot be decoded and are left out: {listed(named)}.")
 
 
 def _finish(destination, dataset):

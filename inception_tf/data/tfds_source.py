@@ -12,9 +12,7 @@ import tensorflow as tf
 
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
-from inception_tf.errors import UserError
-
-LISTED = 10  # names that a message lists
+from inception_tf.errors import UserError, listed
 
 
 def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=None):
@@ -98,7 +96,7 @@ def _features(name, info):
         images, labels = [keys[0]], [keys[1]]
     if len(images) != 1 or len(labels) != 1 or not info.features[labels[0]].num_classes:
         raise UserError(
-            f"--data tfds:{name} has the features {_list(list(info.features))}, of which {len(images)} are "
+            f"--data tfds:{name} has the features {listed(info.features)}, of which {len(images)} are "
             f"images and {len(labels)} classes: give a data set with one image and one class in each example."
         )
     if np.dtype(info.features[images[0]].np_dtype) != np.uint8:
@@ -137,8 +135,7 @@ def _shards(name, info, part, split):
         files = info.splits[split].file_instructions
     except Exception as error:
         raise UserError(
-            f"{flag} {split} is no split of tfds:{name} ({_reason(error)}): it has "
-            f"{_list(list(info.splits))}."
+            f"{flag} {split} is no split of tfds:{name} ({_reason(error)}): it has {listed(info.splits)}."
         ) from error
     if not sum(file.take for file in files):
         raise UserError(f"{flag} {split} of tfds:{name} is empty: give one with images.")
@@ -159,7 +156,3 @@ def _reason(error):
     """The first line of an error's message, which may be long."""
     text = str(error).strip().split("\n")[0][:300].rstrip(".: ")
     return text or type(error).__name__
-
-
-def _list(names):
-    return ", ".join(map(str, names[:LISTED])) + (", ..." if len(names) > LISTED else "")

@@ -14,13 +14,12 @@ from tqdm import tqdm
 from inception_tf import downloads
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, listed
 from inception_tf.files import written_beside
 from inception_tf.labels import imagenet
 
 PARTS = {"train": "train", "held_out": "validation"}  # in split.json, and as the files are named
 THREADS = 32  # that wait for the file system
-LISTED = 10  # names that a message lists
 
 
 def recognizes(root):
@@ -128,8 +127,8 @@ def _part(root, part, places):
         )
     if len(counts) > 1:
         raise UserError(
-            f"--data {root} has the {part} files of {_list(sorted(counts))}: remove those that are no longer "
-            "of use."
+            f"--data {root} has the {part} files of {listed(sorted(counts))}: remove those that "
+            "are no longer of use."
         )
     (count,) = counts
     numbers = {number for name, number, _ in places if name == part}
@@ -200,7 +199,7 @@ def _listed(root, dataset, sizes):
     if set(dataset["files"]) != set(sizes):
         other = sorted(set(dataset["files"]) ^ set(sizes))
         raise UserError(
-            f"--data {root} has other files than its dataset.json lists ({_list(other)}): bring them back, "
+            f"--data {root} has other files than its dataset.json lists ({listed(other)}): bring them back, "
             "or remove dataset.json."
         )
     for name, (_, size) in dataset["files"].items():
@@ -284,7 +283,7 @@ def _check_unchanged(root, record, recorded):
     if changed:
         raise UserError(
             f"--data {root} has changed since the run was started, in {len(changed)} files "
-            f"({_list(changed)}): bring them back, or start again in another --run-dir."
+            f"({listed(changed)}): bring them back, or start again in another --run-dir."
         )
 
 
@@ -295,7 +294,3 @@ def _by_name(record):
 def _reason(error):
     """The first line of an error's message."""
     return str(getattr(error, "message", None) or error).split("\n")[0].rstrip(".")
-
-
-def _list(names):
-    return ", ".join(map(str, names[:LISTED])) + (", ..." if len(names) > LISTED else "")

@@ -7,7 +7,7 @@ import types
 import numpy as np
 
 from inception_tf.endpoints import SLIM_ENDPOINTS
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, listed
 from inception_tf.weights import keras_applications, keras_files, pytorch, tf1_checkpoints
 from inception_tf.weights.card import BACKGROUND_CLASSES, IMAGENET, IMAGENET_BACKGROUND, Card
 from inception_tf.weights.releases import RELEASES, fetched
@@ -28,7 +28,6 @@ TOP = (
     "bottleneck/kernel",
     *(f"bottleneck_bn/{variable}" for variable in BATCH_NORM),
 )
-LISTED = 10  # names of a kind that a message lists
 LONGEST = 1000  # characters of such a list, or of another library's error, in a message
 
 
@@ -220,7 +219,7 @@ def _advice(weights, variables):
 def _list(names):
     if not names:
         return ""
-    return f" ({_line(', '.join(names[:LISTED]))}{', ...' if len(names) > LISTED else ''})"
+    return f" ({_line(listed(names))})"
 
 
 def _line(text):
