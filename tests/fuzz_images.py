@@ -7,10 +7,12 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,26 @@ def turned(orientation=6):
     return exif
 
 
+def one_colour_jpeg(side):
+    """A whole grey JPEG file, `side` a multiple of 16: every block is the six bits 001010."""
+    small = encoded(Image.new("L", (8, 8), 128))
+    scan = small.index(b"\xff\xda") + 10
+    small = small[:scan].replace(struct.pack(">HH", 8, 8), struct.pack(">HH", side, side))
+    return small + b"\x28\xa2\x8a" * ((side // 8) ** 2 // 4) + b"\xff\xd9"
+
+
+def chunk(kind, content):
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def one_colour_png(width, height, *more, rows=None):
+    """A black PNG file of one bit a pixel, whole unless it has only some `rows`; with `more` chunks."""
+    rows = zlib.compress(bytes(((width + 7) // 8 + 1) * (height if rows is None else rows)), 1)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 def sound():
     """JPEG files of every kind that is common."""
     return [
@@ -86,6 +108,18 @@ def sound():
         encoded(scene(6), exif=turned(), icc_profile=bytes(500), comment=b"a comment"),
         encoded(scene(7, 160, 120), progressive=True, restart_marker_blocks=3),
     ]
+
+
+def peak(function):
+    """Bytes that the process has come to take while a function ran, or a little less."""
+
+    def status(key):
+        return int(re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    function()
+    return status("VmHWM") - before
 
 
 # Mutations
@@ -252,15 +286,16 @@ def mutated(seed):
 
 # Fuzzing
 
+BATCH = 32
 NEIGHBOURS = 3  # of each so many pictures, one is sound
 SECONDS = 60  # for a process, and
 SECONDS_EACH = 0.1  # for a mutation
 ADDRESSES = 8 * 2**30  # bytes of address space, over what is taken when all is imported
-MEMORY = 3 * 2**30  # bytes that a process may take: a picture may have 100 million pixels, in two threads
+MEMORY = 4 * 2**30  # bytes that a process may take: a picture may have 100 million pixels, in two threads
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def through(images, pipeline, left_out=None, batch=32):
+def through(images, pipeline, left_out=None, batch=BATCH):
     """What a pipeline makes of `images`, one pass: dict of arrays, in the order of the images' numbers."""
     keywords = {"size": SIZE, "batch": batch, "classes": CLASSES, "left_out": left_out}
     if pipeline == "evaluation":
@@ -286,6 +321,8 @@ def fuzz(first, end):
         if seed % NEIGHBOURS == 0:
             contents, replaced, seeds = [*contents, file], [*replaced, file], [*seeds, None]
         contents, replaced, seeds = [*contents, content], [*replaced, file], [*seeds, seed]
+    while len(contents) % BATCH:  # in another epoch other parts are shown, which may be sound or not
+        contents, replaced, seeds = [*contents, file], [*replaced, file], [*seeds, None]
     as_stored = [number % 4 > 0 for number in range(len(contents))]
     labels = [number % CLASSES for number in range(len(contents))]
     result = {"decoded": {}, "left out": {}, "wrong": []}
