@@ -69,7 +69,7 @@ class Shards:
 
     def in_order(self):
         """Each record once, the files read in turn: always the same order, though not that of the indices."""
-        return self._read(tf.range(len(self.shards), dtype=tf.int64))
+        return self._read(tf.range(len(self.shards), dtype=tf.int64)).prefetch(CYCLE * BLOCK)
 
     def shuffled(self, seed, first):
         """The records in the order of training, without an end, as `Images.shuffled` has it.
@@ -98,9 +98,8 @@ class Shards:
         def records(key, window):
             count = tf.size(window["index"], tf.int64)
             order = _permuted(tf.range(count), key, count)
-            # One copy of each record: a permuted window, cut up again, would be two.
-            return tf.data.Dataset.from_tensor_slices(order).map(
-                lambda i: {name: tf.gather(values, i) for name, values in window.items()}
+            return tf.data.Dataset.from_tensor_slices(
+                {name: tf.gather(values, order) for name, values in window.items()}
             )
 
         return (
@@ -137,9 +136,8 @@ class Shards:
                 }
             )
 
-        return tf.data.Dataset.from_tensor_slices(numbers).interleave(
-            read, CYCLE, BLOCK, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        # One thread: those of a parallel interleave end with their group, and leave their memory behind.
+        return tf.data.Dataset.from_tensor_slices(numbers).interleave(read, CYCLE, BLOCK)
 
     def example(self, record):
         """The example of a record, as `Images.example` has it.
