@@ -47,9 +47,6 @@ BAD = {  # by name: bytes, label, and what is said of them
 SMALL_BAD = [key for key, (content, _, _) in BAD.items() if len(content) < 10_000]
 
 
-# In the pipelines
-
-
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("batch", [1, 7, 32, 64])
 def test_good_images_are_what_they_are_without_bad_ones(pipeline, batch):
@@ -222,6 +219,20 @@ def _config(tmp_path, data, run="run", **keywords):
     return TrainConfig(data=str(data), run_dir=tmp_path / run, learning_rate=0.01, **keywords)
 
 
+def _interrupt(config, steps, monkeypatch):
+    """Runs and is interrupted after so many steps."""
+    taken, left = Trainer.train, iter(range(steps))
+
+    def train(self, iterator, count):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return taken(self, iterator, count)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "train", train)
+        training.train(config)
+
+
 def _late(root, count):
     """Those that come last in the first epoch, of 5 steps."""
     order = tfrecords.load(root).train.shuffled(0, 0).take(40).as_numpy_iterator()
@@ -229,9 +240,8 @@ def _late(root, count):
 
 
 def test_a_bad_record_ends_the_run_with_its_name_and_leaves_a_checkpoint(tmp_path, small):
-    (late,) = _late(_write_records(tmp_path / "data"), 1)
-    bad = {late: "text"}
-    data = _write_records(tmp_path / "data", bad)
+    (late,) = _late(data := _write_records(tmp_path / "data"), 1)
+    _write_records(data, {late: "text"})
     with pytest.raises(UserError) as caught:
         training.train(_config(tmp_path, data))
     assert str(caught.value) == (
@@ -259,19 +269,18 @@ def _check_listed(results, bad):
     _check_reasons(dict(listed), bad)
 
 
-def test_more_than_allowed_in_the_middle_of_a_run(tmp_path, small):
+def test_more_than_allowed_in_the_middle_of_a_run(tmp_path, small, monkeypatch, capsys):
     """Ten are named; with one of them mended the same flags go on from the last checkpoint."""
-    late = _late(_write_records(tmp_path / "data"), 12)
-    data = _write_records(tmp_path / "data", dict.fromkeys(late, "label"))
+    late = _late(data := _write_records(tmp_path / "data"), 12)
+    _interrupt(_config(tmp_path, data, allow_corrupt=11), 4, monkeypatch)
+    again = _config(tmp_path, data, allow_corrupt=11, resume=True)
+    _write_records(data, dict.fromkeys(late, "label"))
     with pytest.raises(UserError, match="12 image.s. cannot be used.*, [.]{3}, where 11 may") as caught:
-        training.train(_config(tmp_path, data, allow_corrupt=11))
+        training.train(again)
     assert str(caught.value).count(", record ") == 10
-    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    saved = max(int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").glob("ckpt-*.index"))
-    assert 0 < saved <= 4 and json.loads(rows[-1])["step"] >= saved
     _write_records(data, dict.fromkeys(late[1:], "label"))
-    results = training.train(_config(tmp_path, data, allow_corrupt=11, resume=True))
-    assert results["steps"] == 10
+    results = training.train(again)
+    assert results["steps"] == 10 and re.search("Resuming at step [4-8] of 10", capsys.readouterr().out)
     _check_listed(results, {_record_name(data, i): "label" for i in late[1:]})
 
 
@@ -314,17 +323,7 @@ def test_pictures_that_vanish_in_the_middle_of_a_run(allowed, tmp_path, small, m
 
 def test_a_stopped_run_goes_on_without_the_bad_ones(tmp_path, small, monkeypatch):
     data = _write_records(tmp_path / "data", {5: "label"}, {3: "gif"})
-    taken, calls = Trainer.train, iter(range(3))
-
-    def train(self, iterator, count):
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return taken(self, iterator, count)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", train)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(_config(tmp_path, data, allow_corrupt=2))
+    _interrupt(_config(tmp_path, data, allow_corrupt=2), 3, monkeypatch)
     results = training.train(_config(tmp_path, data, allow_corrupt=2, resume=True))
     names = {_record_name(data, 5): "label", f"{data}/validation-00000-of-00001, record 3": "gif"}
     _check_listed(results, names)
