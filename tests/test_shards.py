@@ -164,6 +164,33 @@ def test_a_shard_that_is_cut_off_ends_the_stream_with_an_error(cut, tmp_path):
         _texts(images.in_order())
 
 
+@pytest.mark.parametrize("skip", [0, 2])
+@pytest.mark.parametrize(
+    "harm, says",
+    [
+        (lambda data: data[:70] + b"?" + data[71:], "corrupted record at 69"),
+        (lambda data: data[:-1], "truncated record at 76"),
+        (lambda data: data[: 3 * 19], "it has fewer records than was said, {} in place of {}"),
+        (lambda data: None, "No such file or directory"),
+    ],
+)
+def test_a_damaged_shard_is_named(harm, says, skip, tmp_path):
+    images = _write(tmp_path, [(0, 5, 0), (skip, 5 - skip, 0), (0, 5, 0)])  # of records of 19 bytes
+    assert images.damaged() is None
+    path = tmp_path / "00001"
+    data = harm(path.read_bytes())
+    path.unlink()
+    if data is not None:
+        path.write_bytes(data)
+    assert images.damaged() == f"{path}: {says.format(3 - skip, 5 - skip)}"
+
+
+def test_what_is_not_of_the_part_may_be_damaged(tmp_path):
+    images = _write(tmp_path, [(0, 3, 2)])
+    os.truncate(tmp_path / "00000", 90)
+    assert images.damaged() is None
+
+
 def test_a_file_system_that_is_not_the_machine_s():
     folder = "ram://test_shards"
     tf.io.gfile.makedirs(folder)
