@@ -19,8 +19,18 @@ from inception_tf.config import flag
 from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.errors import UserError
 
-# Flags that may differ when a run is resumed: where it runs, and how often it saves and says so.
-RESUMABLE = {"run_dir", "resume", "strategy", "tpu_name", "checkpoint_every", "log_every", "data_report"}
+# Flags that may differ when a run is resumed: where it runs, how often it saves and says so, and how many
+# images it does without, as the others stay where they are.
+RESUMABLE = {
+    "run_dir",
+    "resume",
+    "strategy",
+    "tpu_name",
+    "checkpoint_every",
+    "log_every",
+    "data_report",
+    "allow_corrupt",
+}
 
 
 def write_json(path, content):
@@ -86,6 +96,15 @@ class RunDirectory:
         """The record of the pictures trained on, held out and left out, or None."""
         path = self.path / "split.json"
         return _read_json(path) if path.exists() else None
+
+    @property
+    def left_out(self):
+        """The images left out until the last checkpoint, as `LeftOut.parts`, or None."""
+        path = self.path / "left_out.json"
+        return _read_json(path) if path.exists() else None
+
+    def write_left_out(self, parts):
+        write_json(self.path / "left_out.json", parts)
 
     def open(self, config, recipe, data, devices):
         """Makes the folder and writes what stands before the first step, unless a resumed run has it.

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import math
 import shutil
-import signal
 import statistics
 import time
 from pathlib import Path
@@ -18,8 +17,10 @@ from inception_tf import strategies, weights
 from inception_tf.checkpoints import Checkpoints
 from inception_tf.data import batches, sources
 from inception_tf.data.distortions import DISTORTIONS
+from inception_tf.data.left_out import LeftOut, named_errors
 from inception_tf.errors import UserError
 from inception_tf.export import export_saved_model, largest_difference
+from inception_tf.interruption import stop_signals
 from inception_tf.labels import classes
 from inception_tf.networks import NETWORKS
 from inception_tf.plots import plot_curve
@@ -68,7 +69,8 @@ def train(config):
     _check_classes(config, initial, source.class_names)
     steps = Steps.of(recipe, len(source.train), config.steps)
     print(
-        f"{config.model} on {config.data}; {strategy.__class__.__name__}, {replicas} replica(s); {run.path}"
+        f"{config.model}, {config.size} px, on {config.data}; recipe {config.recipe}, distortion "
+        f"{recipe.distortion}; {strategy.__class__.__name__}, {replicas} replica(s); {run.path}"
     )
     if steps.head:
         whole = steps.last - steps.head
@@ -77,7 +79,7 @@ def train(config):
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    with _dtype_policy(config.policy), _stop_signals() as stopped:
+    with _dtype_policy(config.policy), stop_signals() as stopped:
         return _Run(config, recipe, steps, strategy, source, initial, run).complete(stopped)
 
 
@@ -165,7 +167,7 @@ class _Run:
         self._preprocessing = weights.Preprocessing(
             scale=scale, central_fraction=DISTORTIONS[recipe.distortion].central_fraction
         )
-        self._left_out = batches.LeftOut(config.allow_corrupt)
+        self._left_out = LeftOut(config.allow_corrupt, directory.left_out or {"checked": source.left_out})
         self._trainer = Trainer(
             strategy, lambda: self._build_model(initial), recipe, steps, scale, config.data_report
         )
@@ -197,27 +199,12 @@ class _Run:
             left_out=left_out,
         )
 
-    @property
-    def _tolerated(self):
+    def _tolerated(self, part):
         """What takes the images that cannot be used, or None where there may be none: that is quicker."""
-        return self._left_out if self._config.allow_corrupt else None
+        return self._left_out.parts[part] if self._config.allow_corrupt else None
 
-    @contextlib.contextmanager
-    def _names_images(self, make_batches):
-        """An error of TensorFlow's becomes one that names the image, if one of these batches has it."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            left_out = batches.LeftOut()
-            try:
-                for _ in make_batches(left_out):
-                    left_out.check()
-            except tf.errors.OpError as again:
-                raise UserError(
-                    f"--data {self._config.data} cannot be read: {again.message.splitlines()[0]}"
-                ) from error
-            raise
-        self._left_out.check()
+    def _named_errors(self, images, make_batches):
+        return named_errors(self._config.data, images, make_batches, self._config.allow_corrupt)
 
     def _build_model(self, initial=None):
         model = NETWORKS[self._config.model].builder(
@@ -248,7 +235,7 @@ class _Run:
             where = f"Resuming at step {step} of {self._steps.last}."
             print(where if step else "No checkpoint yet: starting at step 0.")
         step = self._take_steps(step, stopped)
-        self._checkpoints.save(step)
+        self._save(step)
         if step < self._steps.last:
             print(
                 f"Interrupted, saved at step {step} of {self._steps.last}. To go on: the same flags with "
@@ -257,7 +244,7 @@ class _Run:
             return None
         results = {**self._evaluate(step), "steps": step, "epochs": step / self._steps.an_epoch}
         if left_out := self._left_out.named():
-            print(f"{self._left_out}; they were left out.")
+            print(f"{self._left_out}: left out.")
             results["left_out"] = left_out
         if not math.isfinite(results["loss"]):
             raise _not_finite(results["loss"], step, self._trainer.learning_rate())
@@ -265,11 +252,16 @@ class _Run:
         self._leave_behind(results)
         return results
 
+    def _save(self, step):
+        if self._left_out.named():
+            self._directory.write_left_out(self._left_out.parts)
+        self._checkpoints.save(step)
+
     def _take_steps(self, step, stopped):
         """Trains from `step` to the last, or until stopped; returns the step then."""
         config = self._config
         batch, last_step = self._recipe.batch, self._steps.last
-        dataset = self._training_batches(step, last_step, self._tolerated)
+        dataset = self._training_batches(step, last_step, self._tolerated("train"))
         iterator = iter(strategies.distribute(self._strategy, dataset))
         with tqdm(total=last_step * batch, initial=step * batch, unit=" images", mininterval=1) as progress:
             while step < last_step and not stopped:
@@ -288,7 +280,7 @@ class _Run:
                 if step == self._steps.head:
                     progress.write("From here on the whole network is trained.")
                 if step % config.checkpoint_every == 0:
-                    self._checkpoints.save(step)
+                    self._save(step)
         if config.data_report:
             print(_data_report(self._directory.read_metrics()))
         return step
@@ -297,8 +289,10 @@ class _Run:
         """Takes `count` steps from `step` on and logs them; returns the row."""
         learning_rate = self._trainer.learning_rate()
         began = time.monotonic()
-        with self._names_images(functools.partial(self._training_batches, step, step + count)):
+        make_batches = functools.partial(self._training_batches, step, step + count)
+        with self._named_errors(self._source.train, make_batches):
             loss, top1_error, waited = self._trainer.train(iterator, count)
+        self._left_out.check()
         seconds = time.monotonic() - began
         step += count
         if not math.isfinite(loss):
@@ -318,9 +312,11 @@ class _Run:
 
     def _evaluate(self, step):
         """Errors of the averaged weights on the held-out images; logged."""
-        with self._names_images(self._held_out_batches):
-            results = self._trainer.evaluate(self._held_out_batches(self._tolerated))
-        expected = len(self._source.validation) - len(self._left_out.reasons[self._source.validation])
+        images = self._source.validation
+        with self._named_errors(images, self._held_out_batches):
+            results = self._trainer.evaluate(self._held_out_batches(self._tolerated("held_out")))
+        self._left_out.check()
+        expected = len(images) - len(self._left_out.parts["held_out"])
         if results["images"] != expected:
             raise RuntimeError(f"{results['images']} of {expected} held-out images were counted.")
         scalars = {f"held_out_{name}": value for name, value in results.items()}
@@ -341,7 +337,7 @@ class _Run:
         saved_model = run.path / "saved_model"
         shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
         export_saved_model(model, saved_model, names)
-        images = next(iter(self._held_out_batches(self._tolerated)))["pixels"][:CHECKED_IMAGES]
+        images = next(iter(self._held_out_batches(self._tolerated("held_out"))))["pixels"][:CHECKED_IMAGES]
         results["saved_model_difference"] = _check_export(model, saved_model, images, config.policy)
         plot_curve(
             run.read_metrics(), run.path / "curve.png", f"{config.model} on {config.data}, {config.size} px"
@@ -399,23 +395,3 @@ def _dtype_policy(name):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """A list that is filled by the first SIGINT or SIGTERM; the second one has its usual effect."""
-    stopped = []
-    before = {}
-
-    def stop(number, _):
-        print("\nStopping once the steps under way are done; the second signal ends at once.")
-        stopped.append(number)
-        signal.signal(number, before[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -70,7 +70,7 @@ def load(root, held_out, allow_corrupt, recorded=None):
 
     Returns:
         `Data`; its record holds for each part a dict from the class to its paths, relative to `root`, and the
-        lists of the pictures left out and of the JPEG files that are not to be seen as they are stored.
+        pictures left out, with the reason, and the JPEG files that are not to be seen as they are stored.
 
     Raises:
         UserError: nothing to train on, too much that is corrupt, or no longer what was recorded.
@@ -83,7 +83,7 @@ def load(root, held_out, allow_corrupt, recorded=None):
         record = _check_unchanged(root, found, recorded)
     class_names = tuple(record["train"])
     train, validation = (_pictures(root, record, part) for part in ("train", "held_out"))
-    return Data(train, validation, class_names, record)
+    return Data(train, validation, class_names, record, record["left_out"])
 
 
 def find(root):
@@ -151,18 +151,18 @@ def _paths(root, folder):
 
 def _record(root, found, held_out, allow_corrupt):
     """Decodes every picture, leaves out what is corrupt, and makes the held-out part if there is none."""
-    skipped, odd = _try_all(root, _all_paths(found))
-    if skipped:
-        named = f"{len(skipped)} of {len(_all_paths(found))} pictures of --data {root} cannot be decoded"
-        if len(skipped) > allow_corrupt:
+    left_out, odd = _try_all(root, _all_paths(found))
+    if left_out:
+        named = f"{len(left_out)} of {len(_all_paths(found))} pictures of --data {root} cannot be used"
+        reasons = listed(f"{name} ({reason})" for name, reason in left_out.items())
+        if len(left_out) > allow_corrupt:
             raise UserError(
-                f"{named}: {listed(skipped)}; mend or remove them, or leave them out with --allow-corrupt "
-                f"{len(skipped)}."
+                f"{named}: {reasons}; mend or remove them, or leave them out with --allow-corrupt "
+                f"{len(left_out)}."
             )
-        print(f"{named} and are left out: {listed(skipped)}.")
-    left = set(skipped)
+        print(f"{named} and are left out: {reasons}.")
     good = {
-        part: {name: [path for path in paths if path not in left] for name, paths in classes.items()}
+        part: {name: [path for path in paths if path not in left_out] for name, paths in classes.items()}
         for part, classes in found.items()
     }
     if "all" in good:
@@ -175,7 +175,7 @@ def _record(root, found, held_out, allow_corrupt):
         raise UserError(f"--data {root} has no whole picture to train on of the classes {listed(empty)}.")
     if not any(good["held_out"].values()):
         raise UserError(f"--data {root} has too few pictures to hold any out: give two or more of a class.")
-    return {**good, "skipped": skipped, "odd": odd}
+    return {**good, "left_out": left_out, "odd": odd}
 
 
 def hold_out(paths, share):
@@ -186,22 +186,25 @@ def hold_out(paths, share):
 
 
 def _try_all(root, paths):
-    """Decodes all of `paths`: lists those that cannot be, and the JPEG files that are left to Pillow."""
+    """Decodes all of `paths`: a dict of those that cannot be to the reason, those that are left to Pillow."""
 
     def try_one(path):
         try:
             content = (root / path).read_bytes()
             if pictures.is_as_stored(content) and _is_whole(content):
-                return "as stored"
+                return None, False
             pictures.decode(content)
-        except (OSError, ValueError):
-            return "corrupt"
-        return "odd"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}", False
+        except ValueError as error:
+            return str(error), False
+        return None, True
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         tried = tqdm(threads.map(try_one, paths), "Checking", len(paths), unit=" pictures")
-        kinds = dict(zip(paths, tried, strict=True))
-    return [[path for path, kind in kinds.items() if kind == which] for which in ("corrupt", "odd")]
+        tried = dict(zip(paths, tried, strict=True))
+    left_out = {path: reason for path, (reason, _) in tried.items() if reason}
+    return left_out, [path for path, (_, odd) in tried.items() if odd]
 
 
 def _is_whole(content):
@@ -220,7 +223,10 @@ def _is_whole(content):
 def _check_unchanged(root, found, recorded):
     now = set(_all_paths(found))
     try:
-        before = {*recorded["skipped"], *_all_paths({part: recorded[part] for part in ("train", "held_out")})}
+        before = {
+            *recorded["left_out"],
+            *_all_paths({part: recorded[part] for part in ("train", "held_out")}),
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"split.json in --run-dir is damaged ({error!r}): start again in another.") from error
     if now != before:

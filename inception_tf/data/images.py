@@ -49,9 +49,15 @@ class Images(Protocol):
     def name(self, record):
         """The file, or the file and place in it, of a record of NumPy arrays, for messages."""
 
+    def damaged(self):
+        """The first file whose records cannot be read, and why, for messages; None where all can."""
+
 
 class Indexed:
     """The orders of images that can be had by their index: a record is an index, an int64."""
+
+    def damaged(self):
+        return None
 
     def in_order(self):
         return tf.data.Dataset.range(len(self))
@@ -103,9 +109,12 @@ class Data:
         validation: `Images` held out.
         class_names: in the order of the labels.
         record: what split.json keeps of which image went where; None where that never differs.
+        left_out: dict from the names of images that are in neither, because they cannot be used, to the
+            reason.
     """
 
     train: Images
     validation: Images
     class_names: tuple[str, ...]
     record: dict | None = None
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
