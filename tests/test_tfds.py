@@ -86,7 +86,7 @@ def test_imagenet_is_prepared_and_read_as_it_is(imagenet):
     assert data.record["name"].startswith("imagenet2012/5.")
     examples = _examples(data.train)
     assert sorted(e["index"] for e in examples) == list(range(12))
-    assert {e["label"].dtype for e in examples} == {np.dtype("int32")}
+    assert {e["label"].dtype for e in examples} == {np.dtype("int64")}
     assert {e["image"]: data.class_names[e["label"]] for e in examples} == {
         jpeg: name[:9] for name, jpeg in imagenet.items() if name[:9] in WNIDS
     }

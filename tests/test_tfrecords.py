@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf.data import tfrecords
+from inception_tf.data import distortions, tfrecords
 from inception_tf.data.prepare import prepare
 from inception_tf.errors import UserError
 from inception_tf.labels import imagenet
@@ -92,7 +92,7 @@ def test_examples(place, tmp_path):
         assert sorted(examples) == list(range(len(images))) == list(range(sum(COUNTS[part])))
         for number, example in examples.items():
             assert example["image"].numpy().decode() == f"{part} {number}"
-            assert (example["label"].dtype, int(example["label"])) == (tf.int32, number % 3)
+            assert (example["label"].dtype, int(example["label"])) == (tf.int64, number % 3)
             assert (example["boxes"].dtype, example["boxes"].shape) == (tf.float32, (0, 4))
     assert data.class_names == tuple(wnid for wnid, _ in imagenet())
     names = {data.train.name(record) for record in data.train.in_order().as_numpy_iterator()}
@@ -105,6 +105,26 @@ def test_boxes(tmp_path):
     for example in _examples(tfrecords.load(tmp_path).train):
         expected = boxes[int(example["index"])] or np.empty((0, 4))
         np.testing.assert_array_equal(example["boxes"], np.array(expected, np.float32))
+
+
+def test_boxes_beyond_the_image_are_cut_off_and_those_without_area_left_out(tmp_path):
+    """TensorFlow refuses to crop by such boxes, which foreign files have."""
+    odd = [(-0.1, 0.2, 1.002, 0.4), (0.5, 0.6, 0.5, 0.8), (0.1, 0.9, 0.3, 0.8), (1.1, 0.1, 1.2, 0.2)]
+    odd += [(float("nan"), 0.1, 0.5, 0.5), (0.0, 0.0, 1.0, 1.0)]
+    _write(tmp_path, example=lambda part, number: _example(b"", 1, odd))
+    for example in _examples(tfrecords.load(tmp_path).train):
+        expected = np.array([(0, 0.2, 1, 0.4), (0, 0, 1, 1)], np.float32)
+        np.testing.assert_array_equal(example["boxes"], expected)
+        window = distortions.DISTORTIONS["inception"]._window(example["boxes"], [0, 1], [40, 30, 3])
+        assert window.shape == (4,)
+
+
+@pytest.mark.parametrize("label", [2**32 + 1, -(2**32) + 1, 2**63 - 1, -(2**63) + 1])
+def test_a_label_that_no_int32_holds_stays_what_it_is(label, tmp_path):
+    """Not to be taken for a class: 2**32 + 1 would be the first one."""
+    _write(tmp_path, example=lambda part, number: _example(b"", label))
+    for example in _examples(tfrecords.load(tmp_path).train):
+        assert int(example["label"]) == label - 1
 
 
 def test_what_our_preparation_writes(tmp_path):
@@ -165,7 +185,8 @@ def test_a_missing_file(name, with_json, tmp_path):
 
 
 def test_missing_parts(tmp_path):
-    _refused("cannot be listed", tmp_path / "none")
+    _refused("cannot be listed .*: give a folder", tmp_path / "none")
+    _refused("cannot be listed .*: see to the bucket's name, your rights and the network", "ram://none/there")
     assert not tfrecords.recognizes(tmp_path / "none")
     assert not tfrecords.recognizes(tmp_path)
     _refused("no files train-00000-of", tmp_path)

@@ -8,7 +8,6 @@ import itertools
 import os
 
 import numpy as np
-import tensorflow as tf
 
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
@@ -105,7 +104,7 @@ def _features(name, info):
 
 
 def _parser(features, image, label):
-    """A function from a serialized example to its `image`, a string, and `label`."""
+    """A function from a serialized example to its `image`, a string, and `label`, int64."""
     import tensorflow_datasets as tfds
 
     # Only these two features are read, whatever else there is.
@@ -113,7 +112,7 @@ def _parser(features, image, label):
 
     def parse(serialized):
         example = wanted.deserialize_example(serialized, decoders={image: tfds.decode.SkipDecoding()})
-        return {"image": example[image], "label": tf.cast(example[label], tf.int32)}
+        return {"image": example[image], "label": example[label]}
 
     return parse
 

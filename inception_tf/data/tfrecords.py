@@ -47,9 +47,10 @@ def load(root, recorded=None):
         recorded: the record of the run to resume; None for a new run.
 
     Returns:
-        `Data` of two `Shards`. Their examples have the label less the first one, in whatever range it is, and
-        `boxes`, float32 [n, 4], n is 0 for images without. An example whose record lacks the image or the
-        label raises `tf.errors.InvalidArgumentError`.
+        `Data` of two `Shards`. Their examples have the label less the first one, int64 in whatever range it
+        is, and `boxes`, float32 [n, 4], n is 0 for images without: what of them lies in the image, where that
+        has an area. An example whose record lacks the image or the label raises
+        `tf.errors.InvalidArgumentError`.
 
     Raises:
         UserError: files are missing, cut off or without records, or are no longer what was recorded.
@@ -94,10 +95,12 @@ def _parse(serialized, first_label):
         **sides,
     }
     values = tf.io.parse_single_example(serialized, features)
+    boxes = tf.clip_by_value(tf.stack([values[side] for side in sides], axis=1), 0.0, 1.0)
+    has_area = tf.reduce_all(boxes[:, :2] < boxes[:, 2:], axis=1)
     return {
         "image": values["image/encoded"],
-        "label": tf.cast(values["image/class/label"] - first_label, tf.int32),
-        "boxes": tf.stack([values[side] for side in sides], axis=1),
+        "label": values["image/class/label"] - first_label,
+        "boxes": tf.boolean_mask(boxes, has_area),
     }
 
 
@@ -112,7 +115,8 @@ def _find(root):
     try:
         names = tf.io.gfile.listdir(root)
     except tf.errors.OpError as error:
-        raise UserError(f"--data {root} cannot be listed ({_reason(error)}): give a folder.") from error
+        better = "see to the bucket's name, your rights and the network" if "://" in root else "give a folder"
+        raise UserError(f"--data {root} cannot be listed ({_reason(error)}): {better}.") from error
     places = [place for place in map(_place, names) if place]
     return {part: _part(root, name, places) for part, name in PARTS.items()}
 
