@@ -107,8 +107,6 @@ class TrainConfig:
                 )
         if self.tpu_name is not None and self.strategy not in ("auto", "tpu"):
             raise UserError(f"--tpu-name {self.tpu_name} needs --strategy tpu, not {self.strategy}.")
-        if self.data_report and self.deterministic:
-            raise UserError("--data-report and --deterministic exclude each other, as clocks do: give one.")
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
         recipe = self.recipe_values()

@@ -1,6 +1,7 @@
 """The training step: a network, its optimizer and its averages under a distribution strategy."""
 
 import contextlib
+import time
 
 import keras
 import tensorflow as tf
@@ -153,11 +154,16 @@ class Trainer:
 def _timed_next(iterator, before):
     """The next batch, asked for once the tensor `before` is there, and the seconds that it took to come."""
     with tf.control_dependencies([before]):
-        asked = tf.timestamp()
+        asked = _now()
     with tf.control_dependencies([asked]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, tf.timestamp() - asked
+        return batch, _now() - asked
+
+
+def _now():
+    # tf.timestamp fails where operations are deterministic.
+    return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
 
 
 @contextlib.contextmanager

@@ -155,7 +155,6 @@ def test_other_shards_than_those_of_the_start_are_refused(small, records, pictur
         (["data", "prepare", "absent", "out"], "absent is not a folder"),
         (["train", "--data", "absent"], "--data absent is neither"),
         (["train", "--data", "tfds:no_such_data_set"], "tfds:no_such_data_set"),
-        (["train", "--data-report", "--deterministic"], "--data-report and --deterministic exclude"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, words, tmp_path, monkeypatch, capsys):
