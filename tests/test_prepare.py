@@ -23,7 +23,7 @@ import tensorflow as tf
 from miniature_ilsvrc import WNIDS, jpeg
 from PIL import Image
 
-from inception_tf.data import folders, pictures
+from inception_tf.data import folders, pictures, records
 from inception_tf.data.prepare import prepare
 from inception_tf.errors import UserError
 
@@ -269,6 +269,25 @@ def test_pictures_that_do_not_decode_are_named_and_left_out_only_if_allowed(tmp_
     assert dataset["examples"] == {"train": 16, "validation": 7}
     found = _read(tmp_path / "records", "train") | _read(tmp_path / "records", "validation")
     assert found.keys() == files.keys() - damaged.keys()
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pictures_of_fewer_than_four_pixels_are_left_out(kind, upright):
+    """No reader takes them."""
+    for size in ((1, 1), (1, 3)):
+        picture = miniature_ilsvrc.encode(Image.new("RGB", size), kind)
+        with pytest.raises(records.DamagedError, match=f"{size[0]} x {size[1]} pixels are too few"):
+            records.as_jpeg(picture, upright)
+    picture = miniature_ilsvrc.encode(Image.new("RGB", (2, 2)), kind)
+    data, height, width, _ = records.as_jpeg(picture, upright)
+    assert (height, width) == (2, 2) and tf.io.decode_jpeg(data).shape == (2, 2, 3)
+
+
+def test_exif_data_that_is_damaged_damages_no_picture():
+    image = Image.open(io.BytesIO(jpeg(1, (60, 40))))
+    picture = miniature_ilsvrc.encode(image, "PNG", exif=b"neither II nor MM")
+    assert records.as_jpeg(picture, upright=True)[1:] == (40, 60, ["png"])
 
 
 @pytest.mark.parametrize("part", ["train", "val"])

@@ -17,7 +17,6 @@ from inception_tf.errors import UserError
 
 MAXIMUM_BYTES = 2**28  # of a picture's file
 QUALITY = 100  # of what is encoded anew, as slim has it
-ORIENTATION = 0x0112  # EXIF's tag; from 2 on the picture is to be turned
 
 
 class Picture(NamedTuple):
@@ -136,10 +135,11 @@ def as_jpeg(data, upright):
     try:
         with Image.open(io.BytesIO(data), formats=pictures.KINDS) as image:
             width, height = image.size
-            if width * height > pictures.MAXIMUM_PIXELS:
-                raise DamagedError(f"{width} x {height} pixels are too many")
+            if not pictures.MINIMUM_PIXELS <= width * height <= pictures.MAXIMUM_PIXELS:
+                many = "few" if width * height < pictures.MINIMUM_PIXELS else "many"
+                raise DamagedError(f"{width} x {height} pixels are too {many}")
             if oddities := _oddities(image, upright):
-                pixels = pictures.read(io.BytesIO(data)) if upright else np.asarray(image.convert("RGB"))
+                pixels = pictures.decode(data) if upright else np.asarray(image.convert("RGB"))
                 return _encoded(pixels), *pixels.shape[:2], oddities
         tf.io.decode_jpeg(data, channels=3, ratio=8)
     except (DamagedError, MemoryError):
@@ -154,7 +154,7 @@ def as_jpeg(data, upright):
 def _oddities(image, upright):
     marks = {"cmyk": image.mode == "CMYK", "png": image.format == "PNG"}
     if upright:
-        marks["turned"] = image.getexif().get(ORIENTATION) in range(2, 9)
+        marks["turned"] = pictures._turn(image) is not None
         marks["transparent"] = image.has_transparency_data
     return [name for name, marked in marks.items() if marked]
 
