@@ -18,6 +18,7 @@ from PIL import Image
 from inception_tf import cli, networks, training
 from inception_tf.config import TrainConfig
 from inception_tf.data import batches, folders, pictures, tfrecords
+from inception_tf.data.left_out import LeftOut
 from inception_tf.errors import UserError
 from inception_tf.trainer import Trainer
 
@@ -60,17 +61,16 @@ def test_good_images_are_what_they_are_without_bad_ones(pipeline, batch):
     bad = {order[place]: SMALL_BAD[place % len(SMALL_BAD)] for place in places}
     with_bad = [BAD[bad[i]][:2] if i in bad else (contents[i], labels[i]) for i in range(count)]
     images = Encoded(*map(list, zip(*with_bad, strict=True)))
-    left_out = batches.LeftOut(len(bad))
+    left_out = {}
     got = through(images, pipeline, left_out, batch)
-    left_out.check()
+    LeftOut(len(bad), {"train": left_out}).check()
     assert got["weight"].tolist() == [float(i not in bad) for i in range(count)]
     for name, values in through(Encoded(contents, labels), pipeline, batch=batch).items():
         for i in range(count):
             assert got[name][i].tobytes() == (np.zeros_like(values[i]) if i in bad else values[i]).tobytes()
-    _check_reasons(left_out.reasons[images], {f"image {i}": key for i, key in bad.items()})
-    fewer = batches.LeftOut(len(bad) - 1)
-    fewer.reasons = left_out.reasons
-    with pytest.raises(UserError, match="^41 image.s. cannot .*, [.]{3}, where 40 .*--allow-corrupt 41"):
+    _check_reasons(left_out, {f"image {i}": key for i, key in bad.items()})
+    fewer = LeftOut(len(bad) - 1, {"train": left_out})
+    with pytest.raises(UserError, match="^41 images cannot .*, [.]{3}, where 40 .*--allow-corrupt 41"):
         fewer.check()
     assert len(re.findall(r"image \d+ \(", str(fewer))) == 10
 
@@ -89,10 +89,10 @@ def test_what_is_read_ahead_ends_with_the_last_step(batch):
     contents = [GOOD[0]] * 192
     for place in (63, 64, 65, 96, 100):
         contents[order[place]] = b""
-    left_out, images = batches.LeftOut(), Encoded(contents, [0] * 192)
+    left_out, images = {}, Encoded(contents, [0] * 192)
     how = {"size": 75, "batch": batch, "seed": 0, "distortion": "crop", "classes": 1, "left_out": left_out}
     list(batches.training_batches(images, first_step=0, last_step=64 // batch, **how))
-    assert left_out.reasons[images] == {f"image {order[63]}": "it is empty"}
+    assert left_out == {f"image {order[63]}": "it is empty"}
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -100,9 +100,9 @@ def test_what_is_read_ahead_ends_with_the_last_step(batch):
 def test_every_kind_is_refused_and_named(pipeline):
     """In little memory, whatever the sides that are claimed; by the strict pipeline each by itself."""
     images = Encoded([content for content, _, _ in BAD.values()], [label for _, label, _ in BAD.values()])
-    left_out = batches.LeftOut(len(BAD))
+    left_out = {}
     assert fuzz_images.peak(lambda: through(images, pipeline, left_out)) < 2**28
-    _check_reasons(left_out.reasons[images], {f"image {i}": key for i, key in enumerate(BAD)})
+    _check_reasons(left_out, {f"image {i}": key for i, key in enumerate(BAD)})
     for i in range(len(BAD) if pipeline == "evaluation" else 0):
         with pytest.raises(tf.errors.InvalidArgumentError):
             through(Encoded([images.contents[i]], [images.labels[i]]), pipeline, batch=1)
@@ -245,8 +245,9 @@ def test_a_bad_record_ends_the_run_with_its_name_and_leaves_a_checkpoint(tmp_pat
     with pytest.raises(UserError) as caught:
         training.train(_config(tmp_path, data))
     assert str(caught.value) == (
-        f"1 image(s) cannot be used, {_record_name(data, late)} (it cannot be read as a JPEG or PNG picture: "
-        "it is none), where 0 may be left out: mend or remove them, or pass --allow-corrupt 1."
+        f"1 image cannot be used, {_record_name(data, late)} (it cannot be read as a JPEG or PNG picture: "
+        "it is none), where 0 may be left out: mend or remove them, or go on with --resume and --allow-corrupt 1 or "
+        "more."
     )
     saved = max(int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").glob("ckpt-*.index"))
     assert saved == 4 and not (tmp_path / "run" / "results.json").exists()
@@ -260,7 +261,7 @@ def test_a_run_leaves_out_so_many_as_it_may_and_says_so(tmp_path, small, capsys)
     expected = {_record_name(data, i): key for i, key in bad.items()}
     _check_listed(results, {**expected, f"{data}/validation-00000-of-00001, record 11": "empty"})
     assert json.loads((tmp_path / "run" / "results.json").read_text())["left_out"] == results["left_out"]
-    assert "5 image(s) cannot be used, " in capsys.readouterr().out
+    assert "5 images cannot be used, " in capsys.readouterr().out
 
 
 def _check_listed(results, bad):
@@ -275,7 +276,7 @@ def test_more_than_allowed_in_the_middle_of_a_run(tmp_path, small, monkeypatch, 
     _interrupt(_config(tmp_path, data, allow_corrupt=11), 4, monkeypatch)
     again = _config(tmp_path, data, allow_corrupt=11, resume=True)
     _write_records(data, dict.fromkeys(late, "label"))
-    with pytest.raises(UserError, match="12 image.s. cannot be used.*, [.]{3}, where 11 may") as caught:
+    with pytest.raises(UserError, match="12 images cannot be used.*, [.]{3}, where 11 may") as caught:
         training.train(again)
     assert str(caught.value).count(", record ") == 10
     _write_records(data, dict.fromkeys(late[1:], "label"))
@@ -317,7 +318,7 @@ def test_pictures_that_vanish_in_the_middle_of_a_run(allowed, tmp_path, small, m
         with pytest.raises(UserError) as caught:
             training.train(_config(tmp_path, data, steps=15))
         (name,) = [name for name in (*named, str(gone)) if name in str(caught.value)]
-        assert str(caught.value).startswith(f"1 image(s) cannot be used, {name} (")
+        assert str(caught.value).startswith(f"1 image cannot be used, {name} (")
         assert str(caught.value).isprintable()
 
 
