@@ -183,6 +183,8 @@ def test_a_download_by_hand_that_is_missing(place):
     ) as caught:
         tfds_source.load("imagenet2012")
     assert str(place) in str(caught.value)
+    assert "; put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into the manual" in str(caught.value)
+    assert str(caught.value).endswith(" with inception-tf data prepare.")
 
 
 def test_a_download_that_fails(place, monkeypatch):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from inception_tf.data import digits, folders, idx, tfds_source, tfrecords
+from inception_tf.data import digits, folders, idx, ilsvrc, tfds_source, tfrecords
 from inception_tf.errors import UserError
 
 TFDS = "tfds:"
@@ -22,18 +22,41 @@ def load(config, recorded=None):
         UserError: it is not there, or cannot be trained on.
     """
     name = config.data
-    if name == "digits":
-        return digits.load()
     if name.startswith(TFDS):
         splits = config.train_split, config.held_out_split
         return tfds_source.load(name.removeprefix(TFDS), *splits, config.held_out, recorded)
+    if name == "digits":
+        _check_nothing_to_hold_out(config)
+        return digits.load()
     if "://" in name or tfrecords.recognizes(name):
+        _check_nothing_to_hold_out(config)
         return tfrecords.load(name, recorded)
+    _check_folder(name)
+    if idx.recognizes(Path(name)):
+        _check_nothing_to_hold_out(config)
+        return idx.load(Path(name))
+    return folders.load(name, config.held_out, config.allow_corrupt, recorded)
+
+
+def _check_nothing_to_hold_out(config):
+    """Raises `UserError` for --held-out, as the data have a part of their own that is held out."""
+    if config.held_out != type(config).held_out:
+        raise UserError(
+            f"--held-out {config.held_out} is for folders of pictures without val and tfds: data sets "
+            f"without validation: leave it out, --data {config.data} has a held-out part of its own."
+        )
+
+
+def _check_folder(name):
+    if Path(name).is_file():
+        raise UserError(f"--data {name} is a file: give its folder, {Path(name).parent}.")
     if not Path(name).is_dir():
         raise UserError(
             f"--data {name} is neither digits, nor tfds: and the name of a data set, nor a folder: give the "
             "path of a folder of class folders, TFRecords or IDX files."
         )
-    if idx.recognizes(Path(name)):
-        return idx.load(Path(name))
-    return folders.load(name, config.held_out, config.allow_corrupt, recorded)
+    if tars := [tar for tar in ilsvrc.TARS.values() if Path(name, tar).is_file()]:
+        raise UserError(
+            f"--data {name} holds {' and '.join(tars)}: run inception-tf data prepare first, and give the "
+            "folder that it writes."
+        )

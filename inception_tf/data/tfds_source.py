@@ -9,9 +9,15 @@ import os
 
 import numpy as np
 
+from inception_tf.data import ilsvrc
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
 from inception_tf.errors import UserError, listed
+
+_IMAGENET_HINT = (
+    f"; put {' and '.join(ilsvrc.TARS.values())} into the manual folder that it names, or make TFRecords of "
+    "them with inception-tf data prepare"
+)
 
 
 def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=None):
@@ -73,7 +79,10 @@ def _prepared(name):
     try:
         builder.download_and_prepare()
     except Exception as error:
-        raise UserError(f"--data tfds:{name} cannot be prepared by TFDS: {_reason(error)}.") from error
+        reason = _reason(error)
+        if builder.name == "imagenet2012" and "manual" in reason.lower():
+            reason += _IMAGENET_HINT
+        raise UserError(f"--data tfds:{name} cannot be prepared by TFDS: {reason}.") from error
     if (kind := builder.info.file_format) not in (None, tfds.core.FileFormat.TFRECORD):
         raise UserError(
             f"--data tfds:{name} lies in {builder.data_dir} as {kind.value}: prepare it as tfrecord, in "
