@@ -2,24 +2,56 @@
 
 import collections
 import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf.data import batches, distortions
+from inception_tf.data import batches, distortions, shards
 from inception_tf.data.images import InMemory
 from inception_tf.data.preprocessing import evaluation_image
+from inception_tf.data.shards import Shard, Shards
 from inception_tf.weights import Preprocessing
 
 
-@pytest.fixture
-def images():
+def _in_memory():
     rng = np.random.default_rng(0)
     # Each image is recognisable by its brightness, which no distortion over black changes in its middle.
     pixels = np.full((10, 12, 12, 1), 0, np.uint8)
     pixels[:, 4:8, 4:8] = np.arange(20, 220, 20, dtype=np.uint8)[:, None, None, None]
     return InMemory(pixels, rng.permutation(10).astype(np.int32))
+
+
+@pytest.fixture
+def images():
+    return _in_memory()
+
+
+def _in_shards(folder):
+    """36 images, each of a label of its own, in 24 files of up to three, which are two groups."""
+
+    def parse(serialized):
+        label = tf.strings.to_number(serialized, tf.int64)
+        return {"image": tf.fill([12, 12, 1], tf.cast(label * 7, tf.uint8)), "label": label}
+
+    sizes = [5 * number % 4 for number in range(24)]
+    labels = iter(range(sum(sizes)))
+    for number, size in enumerate(sizes):
+        with tf.io.TFRecordWriter(f"{folder}/{number}") as writer:
+            for _ in range(size):
+                writer.write(str(next(labels)).encode())
+    return Shards(tuple(Shard(f"{folder}/{number}", 0, size) for number, size in enumerate(sizes)), parse)
+
+
+@pytest.fixture(params=["in memory", "in shards"])
+def any_images(request, tmp_path, monkeypatch):
+    """Images whose labels are all different, 0 to their number less one."""
+    monkeypatch.setattr(shards, "WINDOW", 5)
+    return _in_memory() if request.param == "in memory" else _in_shards(tmp_path)
 
 
 def test_the_digits_are_mlxtends_and_split_by_class(digits):
@@ -58,17 +90,19 @@ def test_every_image_comes_once_an_epoch_with_batches_across_epochs(images):
     assert len(orders) == 4
 
 
-@pytest.mark.parametrize("stop", [None, 3])
+@pytest.mark.parametrize("stop", [None, 3, 8])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_image_comes_once_an_epoch_on_all_workers_with_and_without_a_stop(images, workers, stop):
+def test_every_image_comes_once_an_epoch_on_all_workers_with_and_without_a_stop(any_images, workers, stop):
+    count = len(any_images)
     seen = []  # the labels of each worker, by step
     for which in range(workers):
         parts = [(0, 20)] if stop is None else [(0, stop), (stop, 20)]
-        seen.append([_labels(_batches(images, *part, batch=6, worker=(which, workers))) for part in parts])
+        keywords = {"batch": 6, "worker": (which, workers), "classes": count}
+        seen.append([_labels(_batches(any_images, *part, **keywords)) for part in parts])
     seen = np.array([np.concatenate(parts).reshape(20, 6 // workers) for parts in seen])
-    for epoch in range(12):  # as positions, the workers take turns
-        epoch_labels = seen.transpose(1, 2, 0).reshape(-1)[epoch * 10 : (epoch + 1) * 10]
-        assert sorted(epoch_labels) == list(range(10))
+    for epoch in range(120 // count):  # as positions, the workers take turns
+        epoch_labels = seen.transpose(1, 2, 0).reshape(-1)[epoch * count : (epoch + 1) * count]
+        assert sorted(epoch_labels) == list(range(count))
 
 
 def test_the_share_of_a_worker_is_what_it_is_in_the_whole_batch(images):
@@ -79,21 +113,36 @@ def test_the_share_of_a_worker_is_what_it_is_in_the_whole_batch(images):
                 np.testing.assert_array_equal(values, batch[name][which::3])
 
 
-@pytest.mark.parametrize("replicas", [2, 8])
-def test_replicas_share_each_batch_and_no_image_comes_twice(images, replicas):
-    devices = [f"/cpu:{number % 2}" for number in range(replicas)]
-    # Eight replicas cannot be made of two devices; what they would be given can.
+def shares_of_replicas(replicas):
+    """The labels of each replica, by step, of five batches of eight."""
+    strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(replicas)])
     dataset = batches.training_batches(
-        images, batch=8, seed=0, first_step=0, last_step=5, size=75, classes=10, distortion="affine"
+        _in_memory(), batch=8, seed=0, first_step=0, last_step=5, size=75, classes=10, distortion="affine"
     )
+    fed = iter(strategy.experimental_distribute_dataset(dataset))
+    return [[part["label"].numpy().tolist() for part in _local(strategy, next(fed))] for _ in range(5)]
+
+
+_EIGHT_REPLICAS = """
+import json
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 8)
+import test_data
+print(json.dumps(test_data.shares_of_replicas(8)))
+"""
+
+
+@pytest.mark.parametrize("replicas", [2, 8])
+def test_replicas_share_each_batch_and_no_image_comes_twice(replicas):
     if replicas == 2:
-        strategy = tf.distribute.MirroredStrategy(devices)
-        fed = iter(strategy.experimental_distribute_dataset(dataset))
-        shares = [[part["label"].numpy() for part in _local(strategy, next(fed))] for _ in range(5)]
-    else:
-        shares = [np.split(batch["label"].numpy(), replicas) for batch in dataset]
-    assert all(len(share) == 8 // replicas for step in shares for share in step)
-    labels = np.concatenate([share for step in shares for share in step])
+        shares = shares_of_replicas(2)
+    else:  # in a process that is told of as many devices before TensorFlow starts
+        command = [sys.executable, "-c", _EIGHT_REPLICAS]
+        child = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True)
+        shares = json.loads(child.stdout.splitlines()[-1])
+    assert [[len(share) for share in step] for step in shares] == [[8 // replicas] * replicas] * 5
+    labels = [label for step in shares for share in step for label in share]
     for epoch in range(4):
         assert sorted(labels[epoch * 10 : (epoch + 1) * 10]) == list(range(10))
 
@@ -110,20 +159,20 @@ def test_image_and_label_stay_together(images):
 
 
 @pytest.mark.parametrize("distortion", distortions.DISTORTIONS)
-def test_a_resumed_run_sees_the_same_batches_bit_for_bit(images, distortion):
+def test_a_resumed_run_sees_the_same_batches_bit_for_bit(any_images, distortion):
     def digests(first, last):
         finish = distortions.finisher(distortion, "inception")
         return [
             hashlib.sha256(
                 b"".join(values.tobytes() for values in (*batch.values(), finish(batch).numpy()))
             ).hexdigest()
-            for batch in _batches(images, first, last, distortion=distortion)
+            for batch in _batches(any_images, first, last, distortion=distortion, classes=len(any_images))
         ]
 
-    whole = digests(0, 9)
-    assert len(set(whole)) == 9
-    for step in (1, 4, 8):
-        assert digests(step, 9) == whole[step:]
+    whole = digests(0, 20)  # of shards, this is into the third epoch
+    assert len(set(whole)) == 20
+    for step in (1, 4, 8, 13):
+        assert digests(step, 20) == whole[step:]
 
 
 def test_an_image_is_distorted_alike_at_any_size_of_batch(images):
