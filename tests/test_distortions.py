@@ -173,18 +173,51 @@ def test_half_of_the_crops_are_mirrored():
     assert 0.4 < np.mean([each[0, 0, 1] > each[0, -1, 1] for each in mirrored]) < 0.6
 
 
-def test_all_four_methods_of_resizing_are_drawn_and_are_those_of_tensorflow_1():
+def _linear(distance):
+    return max(0, 1 - abs(distance))
+
+
+def _cubic(distance, a=-0.75):
+    """Keys's kernel (1981), with the `a` of TensorFlow 1."""
+    d = abs(distance)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0
+
+
+def _box(distance):
+    return float(-1 < distance <= 0)
+
+
+def _resized(image, size, kernel):
+    """By a kernel of what is between pixel `i * before / after` and each other one, edges repeated."""
+    for axis in (0, 1):
+        before = image.shape[axis]
+        weights = np.zeros((size, before))
+        for i in range(size):
+            for place in range(-2, before + 2):
+                weights[i, np.clip(place, 0, before - 1)] += kernel(place - i * before / size)
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    return image
+
+
+@pytest.mark.parametrize(("number", "kernel"), [(0, _linear), (1, _box), (2, _cubic)])
+def test_bilinear_nearest_and_bicubic_resizing_are_those_of_tensorflow_1(number, kernel):
+    """Pixel i shows what is at i * before / after, and not at a centre half a pixel on."""
     image = _noise(20, 30)
-    methods = ["bilinear", "nearest", "bicubic", "area"]
-    for i, method in enumerate(methods):
-        ours = distortions._resize_any(tf.constant(image), 41, tf.constant((i + 0.5) / 4)).numpy()
-        resize = {
-            "bilinear": lambda x: tf.raw_ops.ResizeBilinear(images=x, size=(41, 41)),
-            "nearest": lambda x: tf.raw_ops.ResizeNearestNeighbor(images=x, size=(41, 41)),
-            "bicubic": lambda x: tf.raw_ops.ResizeBicubic(images=x, size=(41, 41)),
-            "area": lambda x: tf.raw_ops.ResizeArea(images=x, size=(41, 41)),
-        }[method]
-        np.testing.assert_allclose(ours, resize(image[None])[0], atol=1e-4)
+    for size in (10, 40):  # steps of which no kernel's table in TensorFlow is an approximation
+        for draw in ((number + 0.01) / 4, (number + 0.99) / 4):
+            ours = distortions._resize_any(tf.constant(image), size, tf.constant(draw)).numpy()
+            assert ours.dtype == np.float32
+            np.testing.assert_allclose(ours, _resized(image, size, kernel), atol=1e-3)
+
+
+def test_resizing_by_area_shows_means():
+    image = _noise(20, 30)
+    for draw in (0.751, 0.999):
+        ours = distortions._resize_any(tf.constant(image), 10, tf.constant(draw)).numpy()
+        means = image.reshape(10, 2, 10, 3, 3).mean((1, 3))
+        np.testing.assert_allclose(ours, means, atol=1e-3)
 
 
 def test_slim_and_inception_see_the_same_crop_and_the_colours_that_are_drawn():
