@@ -363,11 +363,12 @@ def fuzz_in_processes(first, end):
         process = subprocess.run(command, capture_output=True, env=QUIET, timeout=limit)
         if process.returncode == 0:
             return json.loads(process.stdout)
-        death = f"{process.returncode}: {process.stderr[-2000:]!r}"
+        crashed, death = process.returncode < 0, f"{process.returncode}: {process.stderr[-2000:]!r}"
     except subprocess.TimeoutExpired:
-        death = f"no end after {limit:.0f} s"
-    if end - first == 1:
-        return {"decoded": {}, "left out": {}, "peak": 0, "wrong": [f"seed {first} ends in {death}"]}
+        crashed, death = True, f"no end after {limit:.0f} s"
+    if end - first == 1 or not crashed:  # an exception says more than a seed would
+        wrong = [f"seeds from {first}, before {end}, end in {death}"]
+        return {"decoded": {}, "left out": {}, "peak": 0, "wrong": wrong}
     middle = (first + end) // 2
     halves = [fuzz_in_processes(first, middle), fuzz_in_processes(middle, end)]
     if not any(half["wrong"] for half in halves):
