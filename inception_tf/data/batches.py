@@ -60,7 +60,7 @@ def training_batches(
         example = images.example(record)
         key = distortions.key(seed, position // count, example["index"])
         pixels, draws = distort(example, size, key)
-        return {"pixels": pixels, "draws": draws, **_label(example, classes)}
+        return {"pixels": pixels, "draws": draws, "label": example["label"]}
 
     which, workers = _checked_worker(worker, batch)
     first = first_step * batch
@@ -87,7 +87,7 @@ def evaluation_batches(images, *, size, batch, preprocessing, classes, worker=(0
 
     def example(_, record):
         example = images.example(record)
-        return {"pixels": evaluation_example(example, size, preprocessing), **_label(example, classes)}
+        return {"pixels": evaluation_example(example, size, preprocessing), "label": example["label"]}
 
     which, workers = _checked_worker(worker, batch)
     records = images.in_order().enumerate().shard(workers, which)
@@ -108,26 +108,27 @@ def _checked_worker(worker, batch):
     return which, workers
 
 
-def _label(example, classes):
-    """The label, which is that of a class, and the weight of an example."""
+def _labelled(classes, example):
+    """An example, or a batch, whose labels are those of classes, with weights."""
     label = example["label"]
-    known = (label >= 0) & (label < classes)
+    known = tf.reduce_all((label >= 0) & (label < classes))
     with tf.control_dependencies([tf.raw_ops.Assert(condition=known, data=[label])]):
-        return {"label": tf.cast(label, tf.int32), "weight": tf.ones([])}
+        return {**example, "label": tf.cast(label, tf.int32), "weight": tf.ones(tf.shape(label))}
 
 
 def _decoded(images, classes, records, example, batch, left_out):
     """Batches of the examples of records, the last of which may be smaller."""
+    labelled = functools.partial(_labelled, classes)
     if left_out is None:
-        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
+        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).map(labelled)
     chunk = max(size for size in range(1, CHUNK + 1) if batch % size == 0)
-    nothing = _zeros(records.map(example).element_spec)
+    nothing = _zeros(records.map(example).map(labelled).element_spec)
 
     def decoded(*chunk_of):
         """The examples of a chunk, each in its place, zeros where there is none."""
         count = tf.shape(tf.nest.flatten(chunk_of)[0], tf.int64)[0]
         places = tf.data.Dataset.from_tensor_slices(chunk_of).enumerate()
-        whole = places.map(lambda place, record: (place, example(*record))).ignore_errors()
+        whole = places.map(lambda place, record: (place, labelled(example(*record)))).ignore_errors()
         nothing_last = tf.data.Dataset.from_tensors((tf.constant(chunk, tf.int64), nothing))
         places, examples = whole.concatenate(nothing_last).batch(chunk + 1).get_single_element()
         missing = tf.sets.difference([tf.range(count)], [places]).values

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 CYCLE, BLOCK = 16, 16  # files read in turn, and records of each turn, as `tfds.ReadConfig` has both
 WINDOW = 2048  # records that are put in order at random together
-BUFFER = 2**23  # bytes read ahead of each file
+BUFFER, REMOTE_BUFFER = 2**18, 2**23  # bytes of a file that are read at a time, here and over a network
 
 
 class Shard(NamedTuple):
@@ -129,10 +129,11 @@ class Shards:
         paths = tf.constant([shard.path for shard in self.shards])
         skips = tf.constant([shard.skip for shard in self.shards], tf.int64)
         firsts, takes = tf.constant(self._firsts), tf.constant(self._takes)
+        buffer = REMOTE_BUFFER if any("://" in shard.path for shard in self.shards) else BUFFER
 
         def read(number):
             skip, first, take = skips[number], firsts[number], takes[number]
-            serialized = tf.data.TFRecordDataset(paths[number], buffer_size=BUFFER).skip(skip).take(take)
+            serialized = tf.data.TFRecordDataset(paths[number], buffer_size=buffer).skip(skip).take(take)
             return tf.data.Dataset.zip(
                 {
                     "index": tf.data.Dataset.range(first, first + take),
