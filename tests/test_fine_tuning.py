@@ -325,7 +325,7 @@ def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path,
     def train(self, iterator, count):
         batch = next(iterator)
         mirrored = batch["draws"].numpy()[:, 0] < 0.5
-        pixels = batch["pixels"].numpy().astype(np.float32)
+        pixels = np.minimum(batch["pixels"].numpy() + np.float32(0.5), 255)
         pixels[mirrored] = pixels[mirrored, :, ::-1]
         np.testing.assert_allclose(self._finish(batch), preprocess_input(pixels, scale=scale), atol=1e-4)
         return 1.0, 0.5, 0.0

@@ -19,9 +19,11 @@ def read_part(example, window):
     Raises:
         tf.errors.InvalidArgumentError: the bytes are no picture, or one of a size that `pictures` refuses.
     """
-    image = example["image"]
+    image, as_stored = example["image"], example.get("as_stored")
     if image.dtype == tf.uint8:
         return _slice(image, window(tf.shape(image)))
+    if as_stored is True:
+        return tf.image.decode_and_crop_jpeg(image, window(tf.io.extract_jpeg_shape(image)), channels=3)
 
     def from_jpeg():
         shape = tf.io.extract_jpeg_shape(image)
@@ -36,7 +38,8 @@ def read_part(example, window):
         pixels = tf.ensure_shape(pixels, (None, None, 3))
         return _slice(pixels, window(tf.shape(pixels)))
 
-    return tf.cond(tf.io.is_jpeg(image) & example.get("as_stored", True), from_jpeg, from_other)
+    is_jpeg = tf.io.is_jpeg(image)
+    return tf.cond(is_jpeg if as_stored is None else is_jpeg & as_stored, from_jpeg, from_other)
 
 
 def whole(shape):

@@ -55,7 +55,7 @@ class Affine:
         height, width = _height_width(image)
         shift = [self.shift * width * shift[0], self.shift * height * shift[1]]
         pixels = affine(image, size, self.angle * angle, 1.0 + self.zoom * zoom, shift)
-        return _to_uint8(pixels), tf.zeros([0])
+        return tf.cast(pixels + 0.5, tf.uint8), tf.zeros([0])
 
     def finish(self, pixels, draws, scale):
         """What the network sees of a batch from `distort`, on the device.
@@ -102,14 +102,16 @@ class Crop:
             pixels = tf.image.resize(crop, (size, size))
         if self.colour == "hsv":
             return colour.hsv(rgb(pixels), draws[2:]), draws[1:]
-        return _to_uint8(pixels), draws[1:]
+        return tf.cast(pixels, tf.uint8), draws[1:]  # cut off, which is quicker; `finish` adds half a level
 
     def finish(self, pixels, draws, scale):
         """As `Affine.finish`."""
         pixels = rgb(pixels)
+        if pixels.dtype == tf.uint8:
+            pixels = tf.cast(pixels, tf.float32) + 0.5
         if self.colour == "linear":
             pixels = colour.linear(pixels, draws[:, 1:])
-        pixels = inputs.rescale(pixels, scale)
+        pixels = inputs.rescale(tf.minimum(pixels, 255.0), scale)
         return tf.where(draws[:, 0, None, None, None] < 0.5, pixels[:, :, ::-1], pixels)
 
     def _window(self, boxes, key, shape):
@@ -191,6 +193,3 @@ def _resize_any(image, size, draw):
         [lambda method=method: tf.cast(resize(image, (size, size), method), tf.float32) for method in order],
     )
 
-
-def _to_uint8(pixels):
-    return tf.cast(pixels + 0.5, tf.uint8)

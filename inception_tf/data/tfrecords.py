@@ -25,8 +25,8 @@ THREADS = 32  # that wait for the file system
 def recognizes(root):
     """Whether a folder or a gs:// prefix holds a file of these names."""
     try:
-        return any(_place(name) for name in tf.io.gfile.listdir(str(root)))
-    except tf.errors.OpError:
+        return any(_place(name) for name in _names(str(root)))
+    except (OSError, tf.errors.OpError):
         return False
 
 
@@ -74,10 +74,12 @@ def load(root, recorded=None):
             raise UserError(f"--data {root} has no record in its {name} files: write them anew.")
     if recorded is not None:
         _check_unchanged(root, record, recorded)
+    # Our own preparation has looked at each picture and made a JPEG file of it.
+    checked = {} if dataset is None else {"as_stored": True}
     train, validation = (
         Shards(
             tuple(Shard(os.path.join(root, file["file"]), 0, file["examples"]) for file in record[part]),
-            lambda serialized: _parse(serialized, first_label),
+            lambda serialized: {**_parse(serialized, first_label), **checked},
         )
         for part in PARTS
     )
@@ -110,11 +112,16 @@ def _place(name):
     return match and (match[1], int(match[2]), int(match[3]))
 
 
+def _names(root):
+    """What lies in a folder or prefix; TensorFlow lists no names here that are not UTF-8."""
+    return tf.io.gfile.listdir(root) if "://" in root else os.listdir(root)
+
+
 def _find(root):
     """Dict from "train" and "held_out" to the names of all their files, in order."""
     try:
-        names = tf.io.gfile.listdir(root)
-    except tf.errors.OpError as error:
+        names = _names(root)
+    except (OSError, tf.errors.OpError) as error:
         better = "see to the bucket's name, your rights and the network" if "://" in root else "give a folder"
         raise UserError(f"--data {root} cannot be listed ({_reason(error)}): {better}.") from error
     places = [place for place in map(_place, names) if place]
