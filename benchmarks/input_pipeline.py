@@ -3,14 +3,15 @@
     pip install torch torchvision scikit-learn scikit-image
     python benchmarks/input_pipeline.py
 
-Makes JPEGs of 500 x 375 from crops of the photos china and flower of scikit-learn and chelsea, coffee, rocket
-and astronaut of scikit-image, and writes them into a temporary folder: as class folders, which torchvision
-reads, and as TFRecords, which all others read. Every contender gives float32 batches of 299 x 299, and all
-run on the same cores, in turns, one alive at a time, with the files in the page cache: a warm-up, then images
-that are timed. In the table: medians and ranges of the rounds, and milliseconds of the processor for an
-image, all threads and workers together. The limits decode and resize the windows of an image, and do nothing
-else; `decode` decodes all of it. The last line is JSON; its ratios are of medians of images/s, more is better
-for us. Takes some 20 minutes on two cores. Linux only, as it reads /proc.
+Makes JPEGs of 500 x 375, by default of about the mean size of ImageNet's files, from crops of the photos
+china and flower of scikit-learn and chelsea, coffee, rocket and astronaut of scikit-image, and writes them
+into a temporary folder: as class folders, which torchvision reads, and as TFRecords, which all others read.
+Every contender gives float32 batches of 299 x 299, and all run on the same cores, in turns, one alive at a
+time, with the files in the page cache: a warm-up, then images that are timed. In the table: medians and
+ranges of the rounds, and milliseconds of the processor for an image, all threads and workers together. The
+limits decode and resize the windows of an image, and do nothing else; `decode` decodes all of it. The last
+line is JSON; its ratios are of medians of images/s, more is better for us. Takes some 20 minutes on two
+cores. Linux only, as it reads /proc.
 """
 
 import argparse
@@ -42,7 +43,6 @@ from inception_tf.data import batches, distortions, prepare, tfrecords
 from inception_tf.weights.card import Preprocessing
 
 WIDTH, HEIGHT = 500, 375  # of the JPEGs, about the mean of ImageNet's
-QUALITIES = range(90, 96)
 PICTURES, SHARDS = {"train": 2048, "val": 512}, {"train_shards": 4, "validation_shards": 2}
 EPOCH = 32  # times that a part is read in an epoch, so that none ends while the clock is running
 TORCH = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name)]
@@ -261,7 +261,7 @@ def import_torchvision():
         importlib.import_module("torchvision")
 
 
-def write_pictures(folder):
+def write_pictures(folder, quality=98):
     """Crops of the photos as JPEGs, and the same as TFRecords; the photos' names, which are the classes."""
     photos = list(read_photos().items())
     if not photos:
@@ -278,9 +278,21 @@ def write_pictures(folder):
             left, top = (int(random.integers(rest + 1)) for rest in (width - w, height - h))
             crop = Image.fromarray(photo[top : top + h, left : left + w])
             crop = crop.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-            crop.save(path, quality=int(random.choice(QUALITIES)))
+            crop.save(path, quality=int(random.integers(quality - 1, quality + 2)))
     prepare.prepare(folder / "pictures", folder / "records", **SHARDS)
     return [name for name, _ in photos]
+
+
+def resume_seconds(setting):
+    """Seconds to the first record where a run begins, and where it is resumed amid a group of 16 files."""
+    images = tfrecords.load(setting.folder / "records").train
+    images = replace(images, shards=4 * images.shards)
+    seconds = []
+    for first in (0, len(images) // 2):
+        began = time.monotonic()
+        next(iter(images.shuffled(0, first)))
+        seconds.append(round(time.monotonic() - began, 2))
+    return seconds
 
 
 def measure(name, setting, warm_up, images):
@@ -357,18 +369,20 @@ def main():
     parser.add_argument("--warm-up", type=int, default=2048, help="images of a round before them")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=299)
+    parser.add_argument("--quality", type=int, default=98, help="of the JPEGs, one more or less")
     parser.add_argument("--memory-images", type=int, default=100_000, help="0: memory is not measured")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, metavar="NAME", help=", ".join(CONTENDERS))
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), arguments.size, arguments.batch)
-        photos = write_pictures(setting.folder)
+        photos = write_pictures(setting.folder, arguments.quality)
         names = arguments.only or list(CONTENDERS)
         if "torchvision" in names and len(TORCH) < 2:
             print("torch or torchvision is not installed: without torchvision's pipeline.")
             names.remove("torchvision")
         found = rounds_of(names, setting, arguments)
+        seconds = resume_seconds(setting)
         memory = in_child(resident_mb, setting, arguments.memory_images) if arguments.memory_images else []
         sizes = [path.stat().st_size for path in setting.folder.glob("pictures/**/*.jpg")]
 
@@ -378,7 +392,9 @@ def main():
     if memory:
         results["rss_growth_mb"] = memory[-1] - memory[0]
         print("MB resident in our training, after a warm-up and from then on:", *map(round, memory))
+    print("Seconds to the first record of an epoch, and of the middle of a group:", *seconds)
     results |= {
+        "resume_seconds": seconds,
         "images_per_second": rates,
         "cpu_ms_per_image": {n: statistics.median(ms for _, ms in rounds) for n, rounds in found.items()},
         "measured": found,  # images a second and ms of each round

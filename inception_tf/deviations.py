@@ -102,7 +102,8 @@ DEVIATIONS = (
     Deviation(
         "Section 4",
         "distortion of training images: not said",
-        "a crop of 5 % to 100 % of the area, aspect 3/4 to 4/3, mirrored at random, its colours distorted",
+        "a crop of 5 % (10 % without boxes) to 100 % of the area, aspect 3/4 to 4/3, mirrored at random, its "
+        "colours distorted",
         "slim's, which is the code of the paper's group; colours linearly in RGB, or exactly as slim's",
     ),
     Deviation("Section 4", "weight decay: not said", "none", "slim's flag is 4e-5; it is not built yet"),

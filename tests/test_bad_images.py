@@ -246,8 +246,8 @@ def test_a_bad_record_ends_the_run_with_its_name_and_leaves_a_checkpoint(tmp_pat
         training.train(_config(tmp_path, data))
     assert str(caught.value) == (
         f"1 image cannot be used, {_record_name(data, late)} (it cannot be read as a JPEG or PNG picture: "
-        "it is none), where 0 may be left out: mend or remove them, or go on with --resume and --allow-corrupt 1 or "
-        "more."
+        "it is none), where 0 may be left out: mend or remove them, or go on with --resume and "
+        "--allow-corrupt 1 or more."
     )
     saved = max(int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").glob("ckpt-*.index"))
     assert saved == 4 and not (tmp_path / "run" / "results.json").exists()

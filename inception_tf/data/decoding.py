@@ -5,13 +5,14 @@ import tensorflow as tf
 from inception_tf.data import pictures
 
 
-def read_part(example, window):
+def read_part(example, window, fancy_upscaling=True):
     """A part of the picture of an example; of a JPEG file no more is decoded than that.
 
     Args:
         example: dict of tensors, as `Images.example` gives it.
         window: function from int32 [3], height, width and channels of the picture, to int32 [4], top, left,
             height and width of the part.
+        fancy_upscaling: whether the colours of a JPEG file that has fewer of them are interpolated.
 
     Returns:
         uint8 [height, width, 1 or 3], of bytes always 3.
@@ -22,15 +23,21 @@ def read_part(example, window):
     image, as_stored = example["image"], example.get("as_stored")
     if image.dtype == tf.uint8:
         return _slice(image, window(tf.shape(image)))
+
+    def decoded(shape):
+        return tf.image.decode_and_crop_jpeg(
+            image, window(shape), channels=3, fancy_upscaling=fancy_upscaling
+        )
+
     if as_stored is True:
-        return tf.image.decode_and_crop_jpeg(image, window(tf.io.extract_jpeg_shape(image)), channels=3)
+        return decoded(tf.io.extract_jpeg_shape(image))
 
     def from_jpeg():
         shape = tf.io.extract_jpeg_shape(image)
         pixels = tf.reduce_prod(shape[:2])  # too many for an int32 come out negative
         in_range = (pixels >= pictures.MINIMUM_PIXELS) & (pixels <= pictures.MAXIMUM_PIXELS)
         with tf.control_dependencies([tf.raw_ops.Assert(condition=in_range, data=[shape])]):
-            return tf.image.decode_and_crop_jpeg(image, window(shape), channels=3)
+            return decoded(shape)
 
     def from_other():
         # Pillow gives Python's lock back while it decodes, so that tf.data's threads work side by side.

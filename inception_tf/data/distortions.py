@@ -81,6 +81,8 @@ class Crop:
         object_covered: share of a box, or of the image where the source has none, that a crop shows at least.
         resize: `bilinear`; or `any`: bilinear, nearest neighbour, bicubic or area, as TensorFlow 1 resized.
         colour: `linear`, one affine transform of RGB, of the batch; `hsv`, slim's own, of each image; None.
+        fancy_upscaling: whether the colours of a JPEG file that has fewer of them are interpolated, which is
+            TensorFlow's default and takes the decoder a little longer.
         central_fraction: share of height and width that evaluation shows.
     """
 
@@ -89,13 +91,15 @@ class Crop:
     object_covered: float = 0.1
     resize: Literal["bilinear", "any"] = "bilinear"
     colour: Literal["linear", "hsv"] | None = None
+    fancy_upscaling: bool = True
     central_fraction: float = 0.875
 
     def distort(self, example, size, key):
         """As `Affine.distort`; draws are float32 [1 + colour.DRAWS], pixels float32 where colour is `hsv`."""
         draws = tf.random.stateless_uniform([2 + colour.DRAWS], key + SECOND_KEY)
         boxes = example.get("boxes", tf.zeros([0, 4]))
-        crop = decoding.read_part(example, functools.partial(self._window, boxes, key))
+        window = functools.partial(self._window, boxes, key)
+        crop = decoding.read_part(example, window, self.fancy_upscaling)
         if self.resize == "any":
             pixels = _resize_any(crop, size, draws[0])
         else:
@@ -131,7 +135,7 @@ class Crop:
 DISTORTIONS = {
     "affine": Affine(),
     "crop": Crop(area=(0.08, 1.0), object_covered=0.0, central_fraction=1.0),
-    "inception": Crop(area=(0.05, 1.0), colour="linear"),
+    "inception": Crop(area=(0.05, 1.0), colour="linear", fancy_upscaling=False),
     "slim": Crop(area=(0.05, 1.0), colour="hsv", resize="any"),
 }
 
@@ -192,4 +196,3 @@ def _resize_any(image, size, draw):
         tf.cast(draw * len(order), tf.int32),
         [lambda method=method: tf.cast(resize(image, (size, size), method), tf.float32) for method in order],
     )
-

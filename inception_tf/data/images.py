@@ -42,9 +42,9 @@ class Images(Protocol):
             `image`: uint8 [height, width, 1 or 3], or a string, the bytes of a JPEG or PNG file.
             `label`: int32, from 0.
             `boxes`, where the source has some: float32 [n, 4] of ymin, xmin, ymax, xmax in [0, 1].
-            `as_stored`, where the source says so: bool, False for a JPEG file that is not shown as decoders of
-            JPEG files decode it, and is left to Pillow; Python's True where all are JPEG files that are, and
-            of sizes that were checked.
+            `as_stored`, where the source says so: bool, False for a JPEG file that is not shown as decoders
+            of JPEG files decode it, and is left to Pillow; Python's True where all are JPEG files that are,
+            and of sizes that were checked.
         """
 
     def name(self, record):

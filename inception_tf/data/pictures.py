@@ -41,9 +41,9 @@ def read(path):
 
 
 def is_as_stored(content):
-    """Whether any decoder of JPEG files that takes the bytes of a file shows them as `decode` does.
+    """Whether any decoder of JPEG files shows the bytes of a file as `decode` does, up to how it rounds.
 
-    That is so of grey and RGB pictures that are not to be turned, as their header says.
+    TensorFlow's differs by one level in the mean. That is so of grey and RGB pictures that are not to be turned, as their header says.
     """
     try:
         with Image.open(io.BytesIO(content), formats=KINDS) as image:
