@@ -43,7 +43,8 @@ def read(path):
 def is_as_stored(content):
     """Whether any decoder of JPEG files shows the bytes of a file as `decode` does, up to how it rounds.
 
-    TensorFlow's differs by one level in the mean. That is so of grey and RGB pictures that are not to be turned, as their header says.
+    That is so of grey and RGB pictures that are not to be turned, as their header says. TensorFlow's decoder
+    and Pillow's differ by one level in the mean.
     """
     try:
         with Image.open(io.BytesIO(content), formats=KINDS) as image:
