@@ -215,7 +215,11 @@ def evaluate(images, strategy_name="one_device", scale="inception"):
         network = keras.Sequential([keras.Input((9, 7, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
     count = len(images)
     batches = tf.data.Dataset.from_tensor_slices(
-        (images.astype("float32"), np.zeros(count, "int32"), np.ones(count, "float32"))
+        {
+            "pixels": images.astype("float32"),
+            "label": np.zeros(count, "int32"),
+            "weight": np.ones(count, "float32"),
+        }
     )
     return Evaluator(strategy, network, scale)(batches.batch(4))
 
