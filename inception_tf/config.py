@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from inception_tf.errors import UserError
 from inception_tf.recipes import RECIPES
 
+TFDS = "tfds:"  # what --data begins with where it names a data set of TensorFlow Datasets
 Model = Literal[
     "inception_v3",
     "inception_v4",
@@ -101,7 +102,7 @@ class TrainConfig:
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"--steps {self.steps} and --epochs {self.epochs} exclude each other: give one.")
         for field in ("train_split", "held_out_split"):
-            if getattr(self, field) is not None and not self.data.startswith("tfds:"):
+            if getattr(self, field) is not None and not self.data.startswith(TFDS):
                 raise UserError(
                     f"{flag(field)} {getattr(self, field)} is for --data tfds:NAME, not {self.data}."
                 )

@@ -1,5 +1,7 @@
 """A user's mistake, said in one sentence."""
 
+import re
+
 LISTED = 10  # names that a sentence lists
 
 
@@ -8,6 +10,11 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def without_operations(message):
+    """A message of TensorFlow's, without the names of its operations."""
+    return re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", message, flags=re.DOTALL)
 
 
 def listed(names):

@@ -40,7 +40,7 @@ class Images(Protocol):
             dict of tensors:
             `index`: int64, which of the images it is, the same in every order.
             `image`: uint8 [height, width, 1 or 3], or a string, the bytes of a JPEG or PNG file.
-            `label`: int32, from 0.
+            `label`: int32 or int64, from 0; whoever batches it checks it.
             `boxes`, where the source has some: float32 [n, 4] of ymin, xmin, ymax, xmax in [0, 1].
             `as_stored`, where the source says so: bool, False for a JPEG file that is not shown as decoders
             of JPEG files decode it, and is left to Pillow; Python's True where all are JPEG files that are,
@@ -52,6 +52,16 @@ class Images(Protocol):
 
     def damaged(self):
         """The first file whose records cannot be read, and why, for messages; None where all can."""
+
+
+def order_key(seed, number):
+    """What the order of an epoch, or of a part of one, follows from: int64 [2]."""
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(number, tf.int64)])
+
+
+def permuted(places, key, count):
+    """What comes at some places, int64, of a permutation of `count` numbers."""
+    return tf.random.experimental.index_shuffle(places, key, max_index=tf.cast(count - 1, tf.int64))
 
 
 class Indexed:
@@ -67,8 +77,7 @@ class Indexed:
         count = len(self)
 
         def index(position):
-            key = tf.stack([tf.constant(seed, tf.int64), position // count])
-            return tf.random.experimental.index_shuffle(position % count, key, max_index=count - 1)
+            return permuted(position % count, order_key(seed, position // count), count)
 
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max).map(index)
 

@@ -1,12 +1,11 @@
 """Images that cannot be used: named with the reason, counted, and fatal past a number."""
 
 import contextlib
-import re
 
 import tensorflow as tf
 
 from inception_tf.data import pictures
-from inception_tf.errors import UserError, listed
+from inception_tf.errors import UserError, listed, without_operations
 
 LONGEST = 300  # characters that are quoted of TensorFlow's message
 
@@ -109,8 +108,7 @@ def _reason(images, classes, example, positioned):
 
 
 def _quoted(error):
-    """TensorFlow's message, without the names of operations."""
-    message = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", error.message, flags=re.DOTALL)
+    message = without_operations(error.message)
     return message[:LONGEST] + ("..." if len(message) > LONGEST else "")
 
 

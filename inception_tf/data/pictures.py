@@ -43,12 +43,13 @@ def read(path):
 def is_as_stored(content):
     """Whether any decoder of JPEG files shows the bytes of a file as `decode` does, up to how it rounds.
 
-    That is so of grey and RGB pictures that are not to be turned, as their header says. TensorFlow's decoder
-    and Pillow's differ by one level in the mean.
+    That is so of grey and RGB pictures of a size that is not refused and that are not to be turned, as their
+    header says. TensorFlow's decoder and Pillow's differ by one level in the mean.
     """
     try:
         with Image.open(io.BytesIO(content), formats=KINDS) as image:
-            return _turn(image) is None and image.format == "JPEG" and image.mode in ("L", "RGB")
+            check_size(image)
+            return turn_of(image) is None and image.format == "JPEG" and image.mode in ("L", "RGB")
     except Exception:  # whatever the decoders of a damaged file come upon
         return False
 
@@ -67,13 +68,19 @@ def decode(content):
         raise ValueError(f"it cannot be read as a JPEG or PNG picture: {_reason(error)}") from error
 
 
+def check_size(image):
+    """Raises `ValueError` if an opened picture has too few or too many pixels."""
+    pixels = image.width * image.height
+    if not MINIMUM_PIXELS <= pixels <= MAXIMUM_PIXELS:
+        many = "few" if pixels < MINIMUM_PIXELS else "many"
+        raise ValueError(f"{image.width} x {image.height} pixels are too {many}")
+
+
 def _pixels(file):
     with Image.open(file, formats=KINDS) as image:
-        if not MINIMUM_PIXELS <= image.width * image.height <= MAXIMUM_PIXELS:
-            many = "few" if image.width * image.height < MINIMUM_PIXELS else "many"
-            raise ValueError(f"{image.width} x {image.height} pixels are too {many}")
+        check_size(image)
         image.load()
-        turn = _turn(image)
+        turn = turn_of(image)
         picture = image if turn is None else image.transpose(turn)
         if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -83,7 +90,7 @@ def _pixels(file):
         return np.asarray(picture.convert("RGB"))
 
 
-def _turn(image):
+def turn_of(image):
     """What turns an opened picture as the camera says, or None.
 
     `ImageOps.exif_transpose` would write the EXIF data anew, and fail where any of it is odd.

@@ -135,9 +135,7 @@ def as_jpeg(data, upright):
     try:
         with Image.open(io.BytesIO(data), formats=pictures.KINDS) as image:
             width, height = image.size
-            if not pictures.MINIMUM_PIXELS <= width * height <= pictures.MAXIMUM_PIXELS:
-                many = "few" if width * height < pictures.MINIMUM_PIXELS else "many"
-                raise DamagedError(f"{width} x {height} pixels are too {many}")
+            _check_size(image)
             if oddities := _oddities(image, upright):
                 pixels = pictures.decode(data) if upright else np.asarray(image.convert("RGB"))
                 return _encoded(pixels), *pixels.shape[:2], oddities
@@ -151,10 +149,17 @@ def as_jpeg(data, upright):
     return data, height, width, []
 
 
+def _check_size(image):
+    try:
+        pictures.check_size(image)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+
+
 def _oddities(image, upright):
     marks = {"cmyk": image.mode == "CMYK", "png": image.format == "PNG"}
     if upright:
-        marks["turned"] = pictures._turn(image) is not None
+        marks["turned"] = pictures.turn_of(image) is not None
         marks["transparent"] = image.has_transparency_data
     return [name for name, marked in marks.items() if marked]
 

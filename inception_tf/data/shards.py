@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from inception_tf.data.images import order_key, permuted
+from inception_tf.errors import without_operations
 
 CYCLE, BLOCK = 16, 16  # files read in turn, and records of each turn, as `tfds.ReadConfig` has both
 WINDOW = 2048  # records that are put in order at random together
@@ -88,8 +90,8 @@ class Shards:
             """The windows of a group, each with the key of its order."""
             epoch, number = group // groups, group % groups
             shards = tf.range(number * CYCLE, tf.minimum((number + 1) * CYCLE, len(self.shards)))
-            shards = _permuted(shards, _order_key(seed, epoch), len(self.shards))
-            key = tf.random.experimental.stateless_fold_in(_order_key(seed, epoch), number)
+            shards = permuted(shards, order_key(seed, epoch), len(self.shards))
+            key = tf.random.experimental.stateless_fold_in(order_key(seed, epoch), number)
             left_out = tf.where(group == first_group, tf.constant(begin // WINDOW, tf.int64), 0)
             return (
                 self._read(shards)
@@ -101,7 +103,7 @@ class Shards:
 
         def records(key, window):
             count = tf.size(window["index"], tf.int64)
-            order = _permuted(tf.range(count), key, count)
+            order = permuted(tf.range(count), key, count)
             return tf.data.Dataset.from_tensor_slices(
                 {name: tf.gather(values, order) for name, values in window.items()}
             )
@@ -118,7 +120,7 @@ class Shards:
         """(the group that a position is in, counted over all epochs, its place in the group)."""
         epoch, place = divmod(first, len(self))
         count = len(self.shards)
-        order = _permuted(tf.range(count, dtype=tf.int64), _order_key(seed, epoch), count).numpy()
+        order = permuted(tf.range(count, dtype=tf.int64), order_key(seed, epoch), count).numpy()
         starts = np.arange(0, count, CYCLE)
         ends = np.cumsum(np.add.reduceat(self._takes[order], starts))
         group = int(np.searchsorted(ends, place, side="right"))
@@ -173,16 +175,7 @@ class Shards:
         return f"{path}, record {skip + record['index'] - self._firsts[shard]}"
 
 
-def _order_key(seed, number):
-    return tf.stack([tf.constant(seed, tf.int64), tf.cast(number, tf.int64)])
-
-
-def _permuted(places, key, count):
-    """What comes at some places, an int64 vector, of a permutation of `count` numbers."""
-    return tf.random.experimental.index_shuffle(places, key, max_index=tf.cast(count - 1, tf.int64))
-
-
 def _reason(error):
     """What TensorFlow says, without the names of its operations and what it adds to a quotation."""
-    message = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", error.message, flags=re.DOTALL)
+    message = without_operations(error.message)
     return message.partition("' failed with ")[0].rstrip(". ")

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from inception_tf.config import TFDS
 from inception_tf.data import digits, folders, idx, ilsvrc, tfds_source, tfrecords
 from inception_tf.errors import UserError
-
-TFDS = "tfds:"
 
 
 def load(config, recorded=None):
