@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from inception_tf.data import distortions
-from inception_tf.evaluation import Evaluator
+from inception_tf.evaluation.evaluator import Evaluator
+from inception_tf.evaluation.ranks import ranks
 from inception_tf.optimizers import ParameterAverage, make_optimizer
 
 
@@ -132,7 +133,7 @@ class Trainer:
             gradients = tape.gradient(loss, values)
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
             self.average.update(self.optimizer.iterations.value)
-            wrong = weights * tf.cast(~tf.math.in_top_k(labels, logits, 1), tf.float32)
+            wrong = weights * tf.cast(ranks(logits, labels) >= 1, tf.float32)
             return tf.stack([loss, tf.reduce_sum(wrong) / self._batch])
 
         def train_steps(iterator, count):

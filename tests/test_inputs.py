@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import check_images, inputs, preprocess_input, strategies
-from inception_tf.evaluation import Evaluator
+from inception_tf.evaluation.evaluator import Evaluator
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 9, 7, 3)).astype("float32")
 BYTES = PIXELS.astype("uint8")

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf import inputs, strategies
+from inception_tf.evaluation.ranks import ranks
 
 
 class Evaluator:
@@ -20,8 +21,8 @@ class Evaluator:
             images, labels, weights = batch["pixels"], batch["label"], batch["weight"]
             logits = tf.cast(logits_model(images, training=False), tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            # A tie counts as right: in_top_k asks whether fewer than k classes score higher.
-            wrong = [tf.cast(~tf.math.in_top_k(labels, logits, k), tf.float32) for k in (1, 5)]
+            places = ranks(logits, labels)
+            wrong = [tf.cast(places >= k, tf.float32) for k in (1, 5)]
             sums = tf.stack([tf.reduce_sum(weights * values) for values in (losses, *wrong, 1.0)])
             # NaN, which a minimum may pass over, counts as infinite.
             images = tf.where(tf.math.is_finite(images), images, np.inf)
