@@ -42,6 +42,7 @@ class Pictures(Indexed):
         return {
             "index": record,
             "image": tf.io.read_file(paths[record]),
+            "file_name": paths[record],
             "label": labels[record],
             "as_stored": as_stored[record],
         }
@@ -56,7 +57,7 @@ class Pictures(Indexed):
             return paths, tf.constant(self.labels), tf.constant(self.as_stored)
 
 
-def load(root, held_out, allow_corrupt, recorded=None):
+def load(root, held_out, allow_corrupt, recorded=None, training=True):
     """Lists, checks and splits the pictures of a folder.
 
     A class is a top-level folder, its pictures are all in it, at any depth; what is hidden is left out.
@@ -66,7 +67,9 @@ def load(root, held_out, allow_corrupt, recorded=None):
         root: the folder.
         held_out: share of each class that is held out where there is no `val`; at least one of two or more.
         allow_corrupt: pictures that may be left out because they cannot be decoded.
-        recorded: the record of the run to resume; None for a new run.
+        recorded: the record of the run to resume or to evaluate; None for a new run.
+        training: without it and without a record, all pictures of class folders are held out, and of `train`
+            and `val` those of `val` alone are looked at.
 
     Returns:
         `Data`; its record holds for each part a dict from the class to its paths, relative to `root`, and the
@@ -78,7 +81,7 @@ def load(root, held_out, allow_corrupt, recorded=None):
     root = Path(root)
     found = find(root)
     if recorded is None:
-        record = _record(root, found, held_out, allow_corrupt)
+        record = _record(root, found, held_out, allow_corrupt, training)
     else:
         record = _check_unchanged(root, found, recorded)
     class_names = tuple(record["train"])
@@ -149,8 +152,12 @@ def _paths(root, folder):
     return sorted(paths)
 
 
-def _record(root, found, held_out, allow_corrupt):
+def _record(root, found, held_out, allow_corrupt, training):
     """Decodes every picture, leaves out what is corrupt, and makes the held-out part if there is none."""
+    if not training:
+        names = found["train"] if "train" in found else found["all"]
+        held_out_paths = found["held_out"] if "train" in found else found["all"]
+        found = {"train": {name: [] for name in names}, "held_out": held_out_paths}
     left_out, odd = _try_all(root, _all_paths(found))
     if left_out:
         named = f"{len(left_out)} of {len(_all_paths(found))} pictures of --data {root} cannot be used"
@@ -171,10 +178,11 @@ def _record(root, found, held_out, allow_corrupt):
             "train": {name: train for name, (train, _) in parts.items()},
             "held_out": {name: rest for name, (_, rest) in parts.items()},
         }
-    if empty := [name for name, paths in good["train"].items() if not paths]:
+    if training and (empty := [name for name, paths in good["train"].items() if not paths]):
         raise UserError(f"--data {root} has no whole picture to train on of the classes {listed(empty)}.")
     if not any(good["held_out"].values()):
-        raise UserError(f"--data {root} has too few pictures to hold any out: give two or more of a class.")
+        few = "too few pictures to hold any out: give two or more of a class"
+        raise UserError(f"--data {root} has {few if training else 'no whole picture'}.")
     return {**good, "left_out": left_out, "odd": odd}
 
 

@@ -41,6 +41,7 @@ class Images(Protocol):
             `index`: int64, which of the images it is, the same in every order.
             `image`: uint8 [height, width, 1 or 3], or a string, the bytes of a JPEG or PNG file.
             `label`: int32 or int64, from 0; whoever batches it checks it.
+            `file_name`: string, the name of the image's file, where the source has it; "" where it is lost.
             `boxes`, where the source has some: float32 [n, 4] of ymin, xmin, ymax, xmax in [0, 1].
             `as_stored`, where the source says so: bool, False for a JPEG file that is not shown as decoders
             of JPEG files decode it, and is left to Pillow; Python's True where all are JPEG files that are,

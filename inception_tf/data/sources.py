@@ -7,12 +7,14 @@ from inception_tf.data import digits, folders, idx, ilsvrc, tfds_source, tfrecor
 from inception_tf.errors import UserError
 
 
-def load(config, recorded=None):
+def load(config, recorded=None, training=True):
     """The data set of --data.
 
     Args:
-        config: a `TrainConfig`.
+        config: a `TrainConfig` or an `EvaluateConfig`.
         recorded: the record of the run that is resumed.
+        training: whether the part to train on is needed. Without it a folder of class folders is held out
+            whole, unless the record says which of it was.
 
     Returns:
         `Data`.
@@ -22,19 +24,19 @@ def load(config, recorded=None):
     """
     name = config.data
     if name.startswith(TFDS):
-        splits = config.train_split, config.held_out_split
-        return tfds_source.load(name.removeprefix(TFDS), *splits, config.held_out, recorded)
+        splits = config.train_split if training else None, config.held_out_split
+        return tfds_source.load(name.removeprefix(TFDS), *splits, config.held_out, recorded, training)
     if name == "digits":
         _check_nothing_to_hold_out(config)
         return digits.load()
     if "://" in name or tfrecords.recognizes(name):
         _check_nothing_to_hold_out(config)
-        return tfrecords.load(name, recorded)
+        return tfrecords.load(name, recorded, training)
     _check_folder(name)
     if idx.recognizes(Path(name)):
         _check_nothing_to_hold_out(config)
         return idx.load(Path(name))
-    return folders.load(name, config.held_out, config.allow_corrupt, recorded)
+    return folders.load(name, config.held_out, config.allow_corrupt, recorded, training)
 
 
 def _check_nothing_to_hold_out(config):

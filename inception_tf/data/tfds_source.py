@@ -14,13 +14,14 @@ from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
 from inception_tf.errors import UserError, listed
 
+FILE_NAMES = ("file_name", "filename")  # as TFDS's data sets call that feature
 _IMAGENET_HINT = (
     f"; put {' and '.join(ilsvrc.TARS.values())} into the manual folder that it names, or make TFRecords of "
     "them with inception-tf data prepare"
 )
 
 
-def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=None):
+def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=None, training=True):
     """The images of a data set for classification, downloaded and prepared by TFDS if it is not yet.
 
     It lies where TFDS puts it: in $TFDS_DATA_DIR, a folder or gs:// prefix, else ~/tensorflow_datasets; what
@@ -32,6 +33,7 @@ def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=Non
         held_out_split: the same; by default "validation", or without one the last images of "train".
         held_out: share of "train" that is held out where there is no "validation"; one image at least.
         recorded: the record of the run to resume; None for a new run.
+        training: without it, there is nothing to train on, and any split may be held out.
 
     Returns:
         `Data` of two `Shards`, whose `record` has the full name and the splits with their numbers of images.
@@ -43,7 +45,8 @@ def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=Non
     info = _prepared(name)
     image, label = _features(name, info)
     splits = _splits(info, train_split, held_out_split, held_out)
-    shards = {part: _shards(name, info, part, split) for part, split in splits.items()}
+    parts = splits if training else {"held_out": splits["held_out"]}
+    shards = {"train": (), **{part: _shards(name, info, part, split) for part, split in parts.items()}}
     _check_apart(name, splits, shards)
     parse = _parser(info.features, image, label)
     train, validation = (Shards(shards[part], parse) for part in splits)
@@ -116,12 +119,15 @@ def _parser(features, image, label):
     """A function from a serialized example to its `image`, a string, and `label`, int64."""
     import tensorflow_datasets as tfds
 
-    # Only these two features are read, whatever else there is.
-    wanted = tfds.decode.PartialDecoding({image: True, label: True}).extract_features(features)
+    keys = {"image": image, "label": label}
+    if named := [key for key in FILE_NAMES if isinstance(dict(features).get(key), tfds.features.Text)]:
+        keys["file_name"] = named[0]
+    # Only these features are read, whatever else there is.
+    wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys.values(), True)).extract_features(features)
 
     def parse(serialized):
         example = wanted.deserialize_example(serialized, decoders={image: tfds.decode.SkipDecoding()})
-        return {"image": example[image], "label": example[label]}
+        return {name: example[key] for name, key in keys.items()}
 
     return parse
 

@@ -30,7 +30,7 @@ def recognizes(root):
         return False
 
 
-def load(root, recorded=None):
+def load(root, recorded=None, training=True):
     """The images of train-00000-of-01024 and so on, and of validation-00000-of-00128 and so on.
 
     Each record is a `tf.train.Example` of `image/encoded`, the bytes of a JPEG or PNG file,
@@ -45,6 +45,7 @@ def load(root, recorded=None):
     Args:
         root: the folder or prefix.
         recorded: the record of the run to resume; None for a new run.
+        training: without it, the files to train on are not looked for, and there is nothing to train on.
 
     Returns:
         `Data` of two `Shards`. Their examples have the label less the first one, int64 in whatever range it
@@ -56,29 +57,31 @@ def load(root, recorded=None):
         UserError: files are missing, cut off or without records, or are no longer what was recorded.
     """
     root = str(root).rstrip("/")
-    files = _find(root)
+    files = _find(root, PARTS if training else ("held_out",))
     sizes = _stat(root, [name for names in files.values() for name in names])
     dataset = _dataset(root)
     if dataset is None:
         counts = _counted(root, sizes)
         class_names, first_label = _classes(root)
     else:
-        counts = _listed(root, dataset, sizes)
+        counts = _listed(root, dataset, sizes, files)
         class_names, first_label = tuple(dataset["class_names"]), dataset["first_label"]
     record = {
-        part: [{"file": name, "examples": counts[name], "bytes": sizes[name][0]} for name in files[part]]
-        for part in PARTS
+        part: [{"file": name, "examples": counts[name], "bytes": sizes[name][0]} for name in names]
+        for part, names in files.items()
     }
-    for part, name in PARTS.items():
+    for part in files:
         if not any(file["examples"] for file in record[part]):
-            raise UserError(f"--data {root} has no record in its {name} files: write them anew.")
+            raise UserError(f"--data {root} has no record in its {PARTS[part]} files: write them anew.")
     if recorded is not None:
         _check_unchanged(root, record, recorded)
     # Our own preparation has looked at each picture and made a JPEG file of it.
     checked = {} if dataset is None else {"as_stored": True}
     train, validation = (
         Shards(
-            tuple(Shard(os.path.join(root, file["file"]), 0, file["examples"]) for file in record[part]),
+            tuple(
+                Shard(os.path.join(root, file["file"]), 0, file["examples"]) for file in record.get(part, ())
+            ),
             lambda serialized: {**_parse(serialized, first_label), **checked},
         )
         for part in PARTS
@@ -94,6 +97,7 @@ def _parse(serialized, first_label):
     features = {
         "image/encoded": tf.io.FixedLenFeature([], tf.string),
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+        "image/filename": tf.io.FixedLenFeature([], tf.string, default_value=""),
         **sides,
     }
     values = tf.io.parse_single_example(serialized, features)
@@ -101,6 +105,7 @@ def _parse(serialized, first_label):
     has_area = tf.reduce_all(boxes[:, :2] < boxes[:, 2:], axis=1)
     return {
         "image": values["image/encoded"],
+        "file_name": values["image/filename"],
         "label": values["image/class/label"] - first_label,
         "boxes": tf.boolean_mask(boxes, has_area),
     }
@@ -117,15 +122,15 @@ def _names(root):
     return tf.io.gfile.listdir(root) if "://" in root else os.listdir(root)
 
 
-def _find(root):
-    """Dict from "train" and "held_out" to the names of all their files, in order."""
+def _find(root, parts):
+    """Dict from each of some parts, "train" and "held_out", to the names of all its files, in order."""
     try:
         names = _names(root)
     except (OSError, tf.errors.OpError) as error:
         better = "see to the bucket's name, your rights and the network" if "://" in root else "give a folder"
         raise UserError(f"--data {root} cannot be listed ({_reason(error)}): {better}.") from error
     places = [place for place in map(_place, names) if place]
-    return {part: _part(root, name, places) for part, name in PARTS.items()}
+    return {part: _part(root, PARTS[part], places) for part in parts}
 
 
 def _part(root, part, places):
@@ -183,9 +188,11 @@ def _dataset(root):
         dataset = json.loads(text)
         return {
             "files": {
-                file["file"]: (int(file["examples"]), int(file["bytes"]))
-                for name in PARTS.values()
-                for file in dataset["parts"].get(name, ())
+                part: {
+                    file["file"]: (int(file["examples"]), int(file["bytes"]))
+                    for file in dataset["parts"].get(name, ())
+                }
+                for part, name in PARTS.items()
             },
             "class_names": [str(name) for name in dataset["class_names"]],
             "first_label": int(dataset["first_label"]),
@@ -205,21 +212,21 @@ def _text(path):
         raise UserError(f"{path} cannot be read ({_reason(error)}): mend or remove it.") from error
 
 
-def _listed(root, dataset, sizes):
-    """Dict from each file to its number of records, as dataset.json has it."""
-    if set(dataset["files"]) != set(sizes):
-        other = sorted(set(dataset["files"]) ^ set(sizes))
+def _listed(root, dataset, sizes, parts):
+    """Dict from each file of some parts to its number of records, as dataset.json has it."""
+    files = {name: file for part in parts for name, file in dataset["files"][part].items()}
+    if other := sorted(set(files) ^ set(sizes)):
         raise UserError(
             f"--data {root} has other files than its dataset.json lists ({listed(other)}): bring them back, "
             "or remove dataset.json."
         )
-    for name, (_, size) in dataset["files"].items():
+    for name, (_, size) in files.items():
         if sizes[name][0] != size:
             raise UserError(
                 f"{os.path.join(root, name)} has {sizes[name][0]} bytes, and {size} by dataset.json: copy or "
                 "prepare it again."
             )
-    return {name: examples for name, (examples, _) in dataset["files"].items()}
+    return {name: examples for name, (examples, _) in files.items()}
 
 
 def _counted(root, sizes):
