@@ -6,12 +6,13 @@ import math
 import tensorflow as tf
 
 from inception_tf.data import distortions
+from inception_tf.data.crops import views
 from inception_tf.data.left_out import report
-from inception_tf.data.preprocessing import evaluation_example
 
 # Images that one thread decodes, at most, where some may be left out. Measured on two cores: 32 at a time are
 # about a tenth slower than images one by one that may not be left out, and one at a time half as fast.
 CHUNK = 32
+CUT_AT_ONCE = 4  # images of which many crops are in memory: 72 at 299 pixels take 77 MB
 
 
 def training_batches(
@@ -67,34 +68,65 @@ def training_batches(
     records = images.shuffled(seed, first).enumerate(first).shard(workers, which)
     # What is read ahead ends there too: no image is left out that is not asked for.
     records = records.take((last_step - first_step) * (batch // workers))
-    batches = _decoded(images, classes, records, example, batch // workers, left_out)
+    batches = _decoded(images, classes, records, example, batch // workers, left_out, tf.data.AUTOTUNE)
     filled = functools.partial(_filled, batch // workers)
     return batches.map(filled).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(images, *, size, batch, preprocessing, classes, worker=(0, 1), left_out=None):
+def evaluation_batches(
+    images,
+    *,
+    size,
+    batch,
+    preprocessing,
+    classes,
+    crops=1,
+    chosen=None,
+    worker=(0, 1),
+    left_out=None,
+):
     """All images once, in order, in batches of one size: the last is filled up with weight 0.
 
     Args:
-        images, size, batch, classes, worker, left_out: as in `training_batches`; all workers get as many
-            batches.
+        images, size, classes, worker, left_out: as in `training_batches`; all workers get as many batches.
+        batch: views a batch, over all workers; the views of an image may lie in several.
         preprocessing: a `weights.Preprocessing`.
+        crops: 1, 12 or 144; of the latter two half are the views, the others their mirror images, which are
+            not made here.
+        chosen: bool array [images], which of them, by their place in order; None: all.
 
     Returns:
         `tf.data.Dataset` of dicts of [batch / workers, ...]: `pixels`, float32 [..., size, size, 3] of the
-        preprocessing's scale; `label`, int32; `weight`, float32, 1 for an image, 0 for filling.
+        preprocessing's scale; `label`, int32; `weight`, float32, 1 for a view, 0 for filling; `place`, int64,
+        the image's place in order.
     """
 
-    def example(_, record):
+    def example(place, record):
         example = images.example(record)
-        return {"pixels": evaluation_example(example, size, preprocessing), "label": example["label"]}
+        pixels = views(example, size, preprocessing, crops)
+        return {"pixels": pixels, "label": example["label"], "place": place}
+
+    def rows(batch):
+        repeated = {name: tf.repeat(batch[name], count) for name in ("label", "weight", "place")}
+        return {"pixels": tf.reshape(batch["pixels"], (-1, size, size, 3)), **repeated}
 
     which, workers = _checked_worker(worker, batch)
-    records = images.in_order().enumerate().shard(workers, which)
-    batches = _decoded(images, classes, records, example, batch // workers, left_out)
-    filled = functools.partial(_filled, batch // workers)
+    share = batch // workers
+    count = max(1, crops // 2)  # views of an image
+    records = images.in_order().enumerate()
+    total = len(images)
+    if chosen is not None:
+        is_chosen = tf.constant(chosen)
+        records = records.filter(lambda place, _: is_chosen[place])
+        total = int(chosen.sum())
+    records = records.shard(workers, which)
+    at_once = tf.data.AUTOTUNE if crops < 144 else CUT_AT_ONCE
+    batches = _decoded(images, classes, records, example, max(1, share // count), left_out, at_once).map(rows)
+    if count > 1:
+        batches = batches.rebatch(share)
+    filled = functools.partial(_filled, share)
     empty = tf.data.Dataset.from_tensors(_zeros(batches.element_spec)).repeat()
-    batches = batches.concatenate(empty).take(math.ceil(len(images) / batch))
+    batches = batches.concatenate(empty).take(math.ceil(math.ceil(total / workers) * count / share))
     return batches.map(filled).prefetch(tf.data.AUTOTUNE)
 
 
@@ -116,11 +148,14 @@ def _labelled(classes, example):
         return {**example, "label": tf.cast(label, tf.int32), "weight": tf.ones(tf.shape(label))}
 
 
-def _decoded(images, classes, records, example, batch, left_out):
-    """Batches of the examples of records, the last of which may be smaller."""
+def _decoded(images, classes, records, example, batch, left_out, at_once):
+    """Batches of the examples of records, the last of which may be smaller.
+
+    `at_once` is how many threads decode, each an image, or a chunk of them where some may be left out.
+    """
     labelled = functools.partial(_labelled, classes)
     if left_out is None:
-        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).map(labelled)
+        return records.map(example, num_parallel_calls=at_once).batch(batch).map(labelled)
     chunk = max(size for size in range(1, CHUNK + 1) if batch % size == 0)
     nothing = _zeros(records.map(example).map(labelled).element_spec)
 
@@ -138,7 +173,7 @@ def _decoded(images, classes, records, example, batch, left_out):
             row_of = tf.tensor_scatter_nd_update(row_of, places[:, None], tf.range(tf.size(places)))
             return {name: tf.gather(values, row_of[:chunk]) for name, values in examples.items()}
 
-    chunks = records.batch(chunk).map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
+    chunks = records.batch(chunk).map(decoded, num_parallel_calls=at_once)
     return chunks.batch(batch // chunk).map(
         lambda batch: {name: tf.reshape(values, (-1, *values.shape[2:])) for name, values in batch.items()}
     )
