@@ -314,7 +314,8 @@ def test_a_damaged_record_is_named(tmp_path, stop_after, monkeypatch, name, cont
 
 def test_what_a_killed_write_left_does_not_block_the_folder(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json.tmp").write_text('{"fl')
+    (tmp_path / "run" / ".config.json.x1y2").mkdir()
+    (tmp_path / "run" / ".config.json.x1y2" / "config.json").write_text('{"fl')
     assert training.train(_config(tmp_path / "run"))["steps"] == 8
 
 

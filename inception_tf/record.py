@@ -1,0 +1,108 @@
+"""What a folder keeps of the job that wrote it: written whole, read back, compared with new flags."""
+
+import dataclasses
+import json
+import platform
+import subprocess
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from inception_tf import __version__
+from inception_tf.config import flag
+from inception_tf.errors import UserError
+from inception_tf.files import written_beside
+
+
+def write_json(path, content):
+    """Writes beside the file, then renames: a reader never sees a half of it."""
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def read_json(path):
+    """The content of a record.
+
+    Raises:
+        UserError: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not the record of a run.")
+    return content
+
+
+def is_used(folder):
+    """Whether anything but what was being written when a job was killed lies in a folder."""
+    return folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+
+
+def make(folder, field):
+    """Makes a folder that a flag names.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{flag(field)} {folder} cannot be written to ({error.strerror}): name another folder."
+        ) from error
+
+
+def plain(config):
+    """The flags of a dataclass, as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def check_unchanged(recorded, config, changeable, field):
+    """Raises `UserError` if a job is not that of a record, config.json.
+
+    Args:
+        recorded: its path.
+        config: dataclass of the flags.
+        changeable: the names of those that may differ.
+        field: the one that names the folder.
+    """
+    before = read_json(recorded).get("flags")
+    if not isinstance(before, dict):
+        raise UserError(f"{recorded} is not the record of a run: it has no flags.")
+    for name, value in plain(config).items():
+        if name not in changeable and before.get(name) != value:
+            was = before.get(name)
+            right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
+            raise UserError(
+                f"{flag(name)} is {value} now, but the run in {recorded.parent} was started with {was}: "
+                f"{right}, or another {flag(field)}."
+            )
+
+
+def versions():
+    """Of what the job runs on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "inception_tf": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def git_state():
+    """Commit of the working directory and whether it has changes, or None outside a repository."""
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
