@@ -94,11 +94,14 @@ def views(example, size, preprocessing, crops):
     sides = tf.unstack(tf.shape(pixels, tf.int64)[:2])
     found = []
     for shorter, resized, offsets in _squares(sides, tf.minimum(*sides), size, crops):
-        square = _resized_square(pixels, sides, resized, offsets, shorter, preprocessing.resize)
+        # One after the other: each takes a copy of a part of the picture.
+        with tf.control_dependencies(found[-1:]):
+            square = _resized_square(pixels, sides, resized, offsets, shorter, preprocessing.resize)
         for top, left, side in _in_square(shorter, size):
             view = square[top : top + side, left : left + side]
-            found.append(view if side == size else RESIZE[preprocessing.resize](view, (size, size)))
-    return inputs.rescale(rgb(tf.stack(found)), preprocessing.scale)
+            view = view if side == size else RESIZE[preprocessing.resize](view, (size, size))
+            found.append(inputs.rescale(rgb(view), preprocessing.scale))
+    return tf.stack(found)
 
 
 def _squares(sides, least, size, crops):
@@ -150,7 +153,8 @@ def _resized_square(pixels, sides, resized, offsets, side, resize):
     translation = tf.stack(translations)
     if resize == "bilinear_tf1":
         # Its last samples lie beyond the last pixel's centre, where the operation might see nothing.
-        window = tf.pad(window, ((0, 1), (0, 1), (0, 0)), "SYMMETRIC")
+        window = tf.concat((window, window[-1:]), 0)
+        window = tf.concat((window, window[:, -1:]), 1)
         translation += 0.5 - 0.5 * scale
     bicubic = resize == "bicubic"
     square = tf.raw_ops.ScaleAndTranslate(
