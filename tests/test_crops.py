@@ -196,8 +196,8 @@ def test_slopes_tell_where_the_pixels_of_a_view_come_from(shape):
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("upright", [False, True])
 def test_a_long_strip_is_seen_at_its_ends_and_in_its_middle(upright, resize):
-    # At 299 pixels it would become 342 x 17,100,000 and more. A square shows about two of its columns, so that
-    # it must be that of a piece of 60 columns, which is resized in the same proportions.
+    # At 299 pixels it would become 342 x 17,100,000 and more. A square shows two of its columns or so:
+    # it must be that of a piece of 60 columns, resized in the same proportions.
     strip = picture(2, 100_000)
     pieces = [strip[:, :60], strip[:, 49_970:50_030], strip[:, -60:]]
     if upright:
