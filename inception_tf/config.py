@@ -1,6 +1,7 @@
-"""What a training run is asked to do: one dataclass, from which the command line takes its flags."""
+"""What a training run or an evaluation is asked to do: a dataclass of each, which the flags are taken from."""
 
 import dataclasses
+import math
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -97,17 +98,14 @@ class TrainConfig:
 
     def __post_init__(self):
         """Raises `UserError` for a value that no run could take."""
-        self._check_choices()
+        if isinstance(self.classes, str) and self.classes != "auto":
+            raise UserError(f"--classes {self.classes} is unknown: give auto or a number.")
+        _check_choices(self)
         self._check_numbers()
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"--steps {self.steps} and --epochs {self.epochs} exclude each other: give one.")
-        for field in ("train_split", "held_out_split"):
-            if getattr(self, field) is not None and not self.data.startswith(TFDS):
-                raise UserError(
-                    f"{flag(field)} {getattr(self, field)} is for --data tfds:NAME, not {self.data}."
-                )
-        if self.tpu_name is not None and self.strategy not in ("auto", "tpu"):
-            raise UserError(f"--tpu-name {self.tpu_name} needs --strategy tpu, not {self.strategy}.")
+        _check_splits(self, "train_split", "held_out_split")
+        _check_tpu_name(self)
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
         recipe = self.recipe_values()
@@ -117,29 +115,19 @@ class TrainConfig:
                 "alone, on features that only --weights can give: name some, or give --head-epochs 0."
             )
 
-    def _check_choices(self):
-        if isinstance(self.classes, str) and self.classes != "auto":
-            raise UserError(f"--classes {self.classes} is unknown: give auto or a number.")
-        for field, hint in typing.get_type_hints(type(self)).items():
-            value, choices = getattr(self, field), _choices(hint)
-            if isinstance(value, str) and choices and value not in choices:
-                raise UserError(f"{flag(field)} {value} is unknown: choose from {', '.join(choices)}.")
-
     def _check_numbers(self):
-        for field, least in (
-            ("size", 75),
-            ("batch", 1),
-            ("epochs", 1),
-            ("head_epochs", 0),
-            ("steps", 1),
-            ("checkpoint_every", 1),
-            ("log_every", 1),
-            ("seed", 0),
-            ("allow_corrupt", 0),
-        ):
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise UserError(f"{flag(field)} {value} is too small: give {least} or more.")
+        _check_least(
+            self,
+            size=75,
+            batch=1,
+            epochs=1,
+            head_epochs=0,
+            steps=1,
+            checkpoint_every=1,
+            log_every=1,
+            seed=0,
+            allow_corrupt=0,
+        )
         if self.seed >= 2**32:
             raise UserError(f"--seed {self.seed} is too large: give less than 2**32.")
         for field in ("learning_rate", "head_learning_rate"):
@@ -166,6 +154,109 @@ class TrainConfig:
         if self.weights is None:
             given["batch_norm"] = "train"  # there are no statistics to keep
         return dataclasses.replace(RECIPES[self.recipe_name], **given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """The flags of `evaluate`.
+
+    Attributes:
+        networks: what to evaluate, each as `weights.read` takes it, or an exported SavedModel.
+        model: Network that the weights are for. [default: what their file says]
+        data: What to evaluate on, as in `train`: its held-out part. Of a folder of class folders alone these
+            are all pictures, unless a run among the networks was trained on it; then what that held out.
+            [default: the data of the run]
+        held_out_split: Part of a `tfds:` data set to evaluate on. [default: validation, where it has one]
+        allow_corrupt: Pictures that may be left out because they cannot be used.
+        crops: 1, as the network was released or trained; or 12 or 144, the paper's.
+        exclude: File of the images to leave out, one a line: ILSVRC's blacklist of validation images by number,
+            or names of files.
+        average: Evaluate averaged parameters where there are some; without, those that were trained.
+        ensemble_weights: One for each network, for their mean. [default: equal]
+        batch: Crops that go through the network at once, over all replicas.
+        policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere; a SavedModel computes
+            as it was exported.
+        strategy: How devices are used. `auto` takes the workers of TF_CONFIG, a TPU, the GPUs, or the CPU.
+        tpu_name: Name of a Cloud TPU, where it is not the local one.
+        output: Folder for the results and what they are made of. [default: evaluations/<date>-<time>]
+        resume: Go on with the evaluation in --output.
+        json: File to write the results to as well.
+        paper: Print Tables 2 to 5 of the paper beside the results; NETWORKS may be left out then.
+        results: Further results.json for the tables of --paper.
+        held_out: share that the run held out of a `tfds:` data set without validation.
+    """
+
+    networks: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
+    model: Model | None = None
+    data: str | None = None
+    held_out_split: str | None = None
+    allow_corrupt: int = 0
+    crops: Literal[1, 12, 144] = 1
+    exclude: Path | None = None
+    average: bool = True
+    ensemble_weights: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = ()
+    batch: int = 32
+    policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    tpu_name: str | None = None
+    output: Path | None = None
+    resume: Annotated[bool, Parameter(negative="")] = False
+    json: Path | None = None
+    paper: Annotated[bool, Parameter(negative="")] = False
+    results: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = ()
+    held_out: Annotated[float, Parameter(parse=False)] = 0.1
+
+    def __post_init__(self):
+        """Raises `UserError` for a value that no evaluation could take."""
+        _check_choices(self)
+        _check_least(self, batch=1, allow_corrupt=0)
+        _check_tpu_name(self)
+        if self.crops not in (1, 12, 144):
+            raise UserError(f"--crops {self.crops} is unknown: choose from 1, 12, 144.")
+        if self.crops > 1 and self.batch % 2:
+            raise UserError(f"--batch {self.batch} must be even: a crop and its mirror image go together.")
+        if not self.networks and not self.paper:
+            raise UserError("Give one or more networks to evaluate: runs, files of weights, SavedModels.")
+        if self.results and not self.paper:
+            raise UserError("--results are for the tables of --paper: add --paper.")
+        if self.data is not None:
+            _check_splits(self, "held_out_split")
+        if self.ensemble_weights and len(self.ensemble_weights) != len(self.networks):
+            raise UserError(
+                f"--ensemble-weights are {len(self.ensemble_weights)} for {len(self.networks)} networks: give "
+                "one for each."
+            )
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.ensemble_weights):
+            raise UserError("--ensemble-weights must be positive numbers.")
+        if self.resume and self.output is None:
+            raise UserError("--resume needs --output, the folder of the evaluation to go on with.")
+
+
+def _check_choices(config):
+    for field, hint in typing.get_type_hints(type(config)).items():
+        value, choices = getattr(config, field), _choices(hint)
+        if isinstance(value, str) and choices and value not in choices:
+            raise UserError(f"{flag(field)} {value} is unknown: choose from {', '.join(choices)}.")
+
+
+def _check_least(config, **least):
+    for field, number in least.items():
+        value = getattr(config, field)
+        if value is not None and value < number:
+            raise UserError(f"{flag(field)} {value} is too small: give {number} or more.")
+
+
+def _check_splits(config, *fields):
+    for field in fields:
+        if getattr(config, field) is not None and not config.data.startswith(TFDS):
+            raise UserError(
+                f"{flag(field)} {getattr(config, field)} is for --data tfds:NAME, not {config.data}."
+            )
+
+
+def _check_tpu_name(config):
+    if config.tpu_name is not None and config.strategy not in ("auto", "tpu"):
+        raise UserError(f"--tpu-name {config.tpu_name} needs --strategy tpu, not {config.strategy}.")
 
 
 def _choices(hint):
