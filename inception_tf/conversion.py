@@ -20,22 +20,24 @@ WRITERS = {  # by the ending of the file; the longer one first
 }
 
 
-def load(source, network=None, classes=None, auxiliary_head=True):
+def load(source, network=None, classes=None, auxiliary_head=True, average=True):
     """The whole network that a file of weights holds, with its top if it has one.
 
     Args:
-        source: a path, or the name of one of the network's releases.
+        source: a path, or the name of one of the network's releases, as `weights.read` takes them.
         network: name in `NETWORKS`; None: what the file says.
         classes: None: as the file has them, without slim's background; 1001 keeps that.
         auxiliary_head: whether the auxiliary head comes along, if the file has it.
+        average: False for the parameters as trained in place of their running averages.
 
     Returns:
         a `keras.Model`, and its `weights.Card`.
 
     Raises:
-        UserError: the file cannot be read, or does not say which network it holds.
+        UserError: the file cannot be read, does not say which network it holds, or holds one set of weights
+            and `average` is false.
     """
-    read = weights.read(source, network)
+    read = weights.read(source, network, average)
     network = network or (read.card and read.card.network)
     if network is None:
         raise UserError(f"{source} does not say which network it holds: name that (--model).")

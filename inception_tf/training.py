@@ -171,7 +171,8 @@ class _Run:
         self._trainer = Trainer(
             strategy, lambda: self._build_model(initial), recipe, steps, scale, config.data_report
         )
-        directory.open(config, recipe, source, [device.name for device in tf.config.list_logical_devices()])
+        devices = [device.name for device in tf.config.list_logical_devices()]
+        directory.open(config, recipe, self._preprocessing, source, devices)
         self._checkpoints = Checkpoints(directory.path / "checkpoints", self._trainer)
 
     def _training_batches(self, first_step, last_step, left_out):

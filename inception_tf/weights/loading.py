@@ -8,12 +8,19 @@ import numpy as np
 
 from inception_tf.endpoints import SLIM_ENDPOINTS
 from inception_tf.errors import UserError, listed
-from inception_tf.weights import keras_applications, keras_files, pytorch, tf1_checkpoints
+from inception_tf.weights import (
+    keras_applications,
+    keras_files,
+    pytorch,
+    tf1_checkpoints,
+    training_checkpoints,
+)
 from inception_tf.weights.card import BACKGROUND_CLASSES, IMAGENET, IMAGENET_BACKGROUND, Card
 from inception_tf.weights.releases import RELEASES, fetched
 
-# Each module of a format can identify and read a file, name our variables as the file does, and write one.
-FORMATS = (tf1_checkpoints, keras_files, keras_applications, pytorch)
+# Each module of a format can identify and read a file, and name our variables as the file does.
+FORMATS = (training_checkpoints, tf1_checkpoints, keras_files, keras_applications, pytorch)
+AVERAGING = (training_checkpoints, tf1_checkpoints)  # those whose files may hold two sets of weights
 HEADS = ("logits", "auxiliary_logits")  # the layers that depend on the classes
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 # A model without a top, or with less of one, may take its weights from a file that has more.
@@ -91,34 +98,48 @@ class Weights:
         return is_imagenet and value.shape[-1:] == (BACKGROUND_CLASSES,)
 
 
-def read(source, network=None):
+def read(source, network=None, average=True):
     """Reads weights, and finds out by itself of what format they are.
 
     Args:
-        source: the name of one of the network's releases, or the path of a file of a known format or of the
-            folder of a finished run.
+        source: the name of one of the network's releases, or the path of a file of a known format, of a
+            checkpoint, or of the folder of a run. Of a run that has not finished it is the newest checkpoint.
         network: name in `NETWORKS` of the network that they are for; None for that of the file.
+        average: whether to take the running averages of the parameters, where there are any; False for
+            the parameters as trained, which a run and its checkpoints hold, and a checkpoint of TensorFlow 1
+            that has averages.
 
     Returns:
         a `Weights`.
 
     Raises:
-        UserError: there is no such file, it is damaged, of no known format, or holds another network.
+        UserError: there is no such file, it is damaged, of no known format, or holds another network; or
+            `average` is false and it holds one set of weights.
     """
     path = os.fspath(source)
     if network is not None and path in RELEASES.get(network, ()):
         with fetched(network, path) as file:
-            return _read(os.fspath(file), network)
+            return _read(os.fspath(file), network, average)
     if not any((os.path.isfile(path), os.path.isdir(path), os.path.isfile(f"{path}.index"))):
         raise UserError(
             f"`weights` must be the path of a file that exists{_released(network)}. Received: {path!r}"
         )
-    finished, begun = (os.path.join(path, name) for name in ("model.keras", "config.json"))  # of a run
+    return _read(_of_run(path, average), network, average)
+
+
+def _of_run(path, average):
+    """The file of weights in the folder of a run; any other path as it is."""
+    finished, begun = (os.path.join(path, name) for name in ("model.keras", "config.json"))
+    if average and os.path.isfile(finished):
+        return finished
+    if not os.path.isfile(begun):
+        return path
+    checkpoint = training_checkpoints.newest(path)
+    if checkpoint is not None:
+        return checkpoint
     if os.path.isfile(finished):
-        path = finished
-    elif os.path.isfile(begun):
-        raise UserError(f"There is no {finished}: the run has not finished.")
-    return _read(path, network)
+        raise UserError(f"There is no checkpoint in {path}, which holds the averages alone.")
+    raise UserError(f"There is no {finished}: the run has not finished, nor saved a checkpoint.")
 
 
 def _released(network):
@@ -130,21 +151,30 @@ def _released(network):
     return f" ({network} as the paper draws it was never released, {sibling} was)"
 
 
-def _read(path, network):
+def _read(path, network, average):
     format = None
     try:
         format = next((format for format in FORMATS if format.identify(path)), None)
         if format is None:
             raise ValueError(f"it is none of {', '.join(format.NAME for format in FORMATS)}")
-        tensors, card = format.read(path)
+        if average:
+            tensors, card = format.read(path)
+        elif format in AVERAGING:
+            tensors, card = format.read(path, average=False)
+        else:
+            raise tf1_checkpoints.OneSetError
         for name, tensor in tensors.items():
             if tensor.dtype.kind != "f" and tensor.dtype.name != "bfloat16":
-                raise ValueError(f"{_line(name)} holds {tensor.dtype.name} instead of floating-point numbers")
+                raise ValueError(
+                    f"{printable(name)} holds {tensor.dtype.name} instead of floating-point numbers"
+                )
         if card is not None and card.network not in SLIM_ENDPOINTS:
             raise ValueError(f"it names the network {card.network!r}")
+    except tf1_checkpoints.OneSetError as error:
+        raise UserError(f"{path} holds one set of weights: leave out --no-average.") from error
     except Exception as error:  # whatever the readers of a damaged file come upon
         kind = "file of weights" if format is None else format.NAME
-        reason = _line(str(error).rstrip(".") or type(error).__name__)
+        reason = printable(str(error).rstrip(".") or type(error).__name__)
         raise UserError(f"{path} cannot be read as a {kind}: {reason}.") from error
     if network is not None and card is not None and card.network != network:
         raise UserError(f"{path} holds the weights of {card.network}, not of {network}.")
@@ -219,10 +249,10 @@ def _advice(weights, variables):
 def _list(names):
     if not names:
         return ""
-    return f" ({_line(listed(names))})"
+    return f" ({printable(listed(names))})"
 
 
-def _line(text):
+def printable(text):
     """What a file says, fit for a message: short, and printable whatever a terminal makes of it."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -67,14 +67,19 @@ ODD = {
 VALID_ENDS = ("reduction_a", "reduction_b", "stem_3", "stem_4")  # blocks whose branches end without padding
 
 
+class OneSetError(Exception):
+    """There is one set of weights, where the trained ones were asked for instead of their averages."""
+
+
 def identify(path):
     """Whether `path` is a checkpoint: its file, or one or the prefix of several, its folder or .tar.gz."""
-    if os.path.isdir(path) or os.path.isfile(f"{_prefix(path)}.index"):
+    if os.path.isdir(path) or os.path.isfile(f"{prefix_of(path)}.index"):
         return True
     return _is_packed(path) or _ends_checkpoint(path)
 
 
-def _prefix(path):
+def prefix_of(path):
+    """What the names of a checkpoint's files begin with, from one of these or itself."""
     return re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", os.fspath(path))
 
 
@@ -89,35 +94,66 @@ def _ends_checkpoint(path):
         return file.read() == MAGIC
 
 
-def read(path):
-    """The variables of a checkpoint, moving averages in place of what they are averages of, and its card."""
+def read(path, average=True):
+    """The variables of a checkpoint, and its card.
+
+    Args:
+        path: as `identify` knows it.
+        average: whether moving averages take the place of what they are averages of, where there are any.
+
+    Raises:
+        OneSetError: `average` is false, but there are none.
+    """
     if os.path.isfile(path) and _is_packed(path):
         with tempfile.TemporaryDirectory() as folder:
             downloads.extract(path, folder)
-            return read(folder)
+            return read(folder, average)
+    prefix = _prefix_in(path) if os.path.isdir(path) else prefix_of(path)
+    reader = opened(prefix)
+    kinds = {name.rpartition("/")[2] for name in VARIABLES.values()}
+    keys = reader.get_variable_to_dtype_map()
+    # The rest are the optimizer's slots and counters.
+    variables = [key for key in keys if key.rpartition("/")[2] in kinds]
+    averages = {name: name + AVERAGE for name in variables if name + AVERAGE in keys}
+    if not average and not averages:
+        raise OneSetError
+    tensors = values(reader, {name: name for name in variables} | (averages if average else {}))
+    card = Path(f"{prefix}{CARD_ENDING}")
+    return tensors, Card.from_json(card.read_text()) if card.exists() else _card(tensors)
+
+
+def opened(prefix):
+    """TensorFlow's reader of a checkpoint, whose index is looked through before."""
     try:
         import tensorflow as tf
     except ImportError as error:
         raise ImportError("TensorFlow reads it: pip install 'inception_tf[cpu]'") from error
-    prefix = _prefix_in(path) if os.path.isdir(path) else _prefix(path)
     if os.path.isfile(f"{prefix}.index"):
         checkpoint_index.check(f"{prefix}.index")
-    reader = tf.train.load_checkpoint(prefix)
-    kinds = {name.rpartition("/")[2] for name in VARIABLES.values()}
+    return tf.train.load_checkpoint(prefix)
+
+
+def values(reader, keys):
+    """Arrays of a checkpoint.
+
+    Args:
+        reader: as `opened` gives it.
+        keys: dict from names to the checkpoint's names.
+
+    Returns:
+        dict from names to arrays.
+
+    Raises:
+        ValueError: one does not hold floating-point numbers.
+    """
+    import tensorflow as tf
+
     types = reader.get_variable_to_dtype_map()
-    sources = {
-        # The rest are the optimizer's slots and counters.
-        name: name + AVERAGE if name + AVERAGE in types else name
-        for name in types
-        if name.rpartition("/")[2] in kinds
-    }
-    for name, source in sources.items():
+    for name, key in keys.items():
         # Of some types, a tensor would end the process.
-        if tf.dtypes.as_dtype(types[source]) not in (tf.float32, tf.float64, tf.float16, tf.bfloat16):
+        if tf.dtypes.as_dtype(types[key]) not in (tf.float32, tf.float64, tf.float16, tf.bfloat16):
             raise ValueError(f"{name} does not hold floating-point numbers")
-    tensors = {name: reader.get_tensor(source) for name, source in sources.items()}
-    card = Path(f"{prefix}{CARD_ENDING}")
-    return tensors, Card.from_json(card.read_text()) if card.exists() else _card(tensors)
+    return {name: reader.get_tensor(key) for name, key in keys.items()}
 
 
 def _prefix_in(folder):
