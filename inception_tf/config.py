@@ -1,4 +1,4 @@
-"""What a training run or an evaluation is asked to do: a dataclass of each, which the flags are taken from."""
+"""What a training run and an evaluation are asked to do: a dataclass of each, which the flags come from."""
 
 import dataclasses
 import math
@@ -169,13 +169,13 @@ class EvaluateConfig:
         held_out_split: Part of a `tfds:` data set to evaluate on. [default: validation, where it has one]
         allow_corrupt: Pictures that may be left out because they cannot be used.
         crops: 1, as the network was released or trained; or 12 or 144, the paper's.
-        exclude: File of the images to leave out, one a line: ILSVRC's blacklist of validation images by number,
-            or names of files.
+        exclude: File of the images to leave out, one a line: ILSVRC's blacklist of validation images by
+            number, or names of files.
         average: Evaluate averaged parameters where there are some; without, those that were trained.
         ensemble_weights: One for each network, for their mean. [default: equal]
         batch: Crops that go through the network at once, over all replicas.
-        policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere; a SavedModel computes
-            as it was exported.
+        policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere; a SavedModel
+            computes as it was exported.
         strategy: How devices are used. `auto` takes the workers of TF_CONFIG, a TPU, the GPUs, or the CPU.
         tpu_name: Name of a Cloud TPU, where it is not the local one.
         output: Folder for the results and what they are made of. [default: evaluations/<date>-<time>]
@@ -223,8 +223,8 @@ class EvaluateConfig:
             _check_splits(self, "held_out_split")
         if self.ensemble_weights and len(self.ensemble_weights) != len(self.networks):
             raise UserError(
-                f"--ensemble-weights are {len(self.ensemble_weights)} for {len(self.networks)} networks: give "
-                "one for each."
+                f"--ensemble-weights are {len(self.ensemble_weights)} for {len(self.networks)} networks: "
+                "give one for each."
             )
         if not all(math.isfinite(weight) and weight > 0 for weight in self.ensemble_weights):
             raise UserError("--ensemble-weights must be positive numbers.")

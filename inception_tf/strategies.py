@@ -38,8 +38,8 @@ def resolve(name, tpu_name=None):
     """
     if name == "multi_worker" and not _workers():
         raise UserError(
-            "--strategy multi_worker: the environment variable TF_CONFIG names no workers; set it for each, as "
-            'in {"cluster": {"worker": ["one:1234", "two:1234"]}, "task": {"type": "worker", "index": 0}}.'
+            "--strategy multi_worker: the environment variable TF_CONFIG names no workers; set it for each, "
+            'as in {"cluster": {"worker": ["one:1234", "two:1234"]}, "task": {"type": "worker", "index": 0}}.'
         )
     if name == "auto" and len(_workers()) > 1:
         return "multi_worker"

@@ -1,0 +1,83 @@
+"""Images that an evaluation leaves out because a list says so, such as ILSVRC's blacklist."""
+
+import collections
+import re
+
+import numpy as np
+
+from inception_tf.errors import UserError, listed
+
+VALIDATION_IMAGES = 50_000  # of ILSVRC 2012
+BLACKLIST = 1_762  # of them, by number, are left out in Table 2
+VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+
+
+def excluded(path, images, data):
+    """Which images a list names.
+
+    Args:
+        path: of a text file with one image a line: the number of one of ILSVRC's validation images, from 1, or
+            the end of a file's path, as in one.jpg or n01440764/one.jpg.
+        images: `Images`.
+        data: the value of --data.
+
+    Returns:
+        bool array [images], True for those that are left out, by their place in order.
+
+    Raises:
+        UserError: the list cannot be read, is empty, or names images that are not there, or not one alone.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--exclude {path} cannot be read: {error}.") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise UserError(f"--exclude {path} is empty: give a list of images, one a line.")
+    names = _file_names(images)
+    if names is None:
+        raise UserError(f"--exclude {path}: the images of --data {data} have no names of files.")
+    by_number, by_name = {}, collections.defaultdict(list)
+    for place, name in enumerate(names):
+        last = name.rpartition("/")[2]
+        by_name[last].append(place)
+        if match := VALIDATION_NAME.fullmatch(last):
+            by_number[int(match[1])] = place
+
+    def find(line):
+        if line.isdecimal():
+            return [by_number[int(line)]] if int(line) in by_number else []
+        places = by_name.get(line.rpartition("/")[2], ())
+        return [place for place in places if f"/{names[place]}".endswith(f"/{line}")]
+
+    found = {line: find(line) for line in lines}
+    if absent := [line for line, places in found.items() if not places]:
+        raise UserError(
+            f"--exclude {path} names {len(absent)} images that --data {data} does not have: {listed(absent)}; "
+            f"give names of its files, or numbers of ILSVRC's validation images, 1 to {VALIDATION_IMAGES}."
+        )
+    if ambiguous := [line for line, places in found.items() if len(places) > 1]:
+        count = len(found[ambiguous[0]])
+        raise UserError(
+            f"--exclude {path}: {ambiguous[0]} is the name of {count} images of --data {data}: write its "
+            "folder, too."
+        )
+    out = np.zeros(len(images), bool)
+    out[[place for (place,) in found.values()]] = True
+    count, left = int(out.sum()), int((~out).sum())
+    if not left:
+        raise UserError(f"--exclude {path} leaves out all {count} images of --data {data}: none is left.")
+    print(f"--exclude {path}: {count:,} images are left out, {left:,} are left.")
+    if len(images) == VALIDATION_IMAGES and count != BLACKLIST:
+        print(f"ILSVRC's blacklist has {BLACKLIST:,} images, and leaves {VALIDATION_IMAGES - BLACKLIST:,}.")
+    return out
+
+
+def _file_names(images):
+    """The names of the images' files, in order; None where there are none."""
+    examples = images.in_order().map(images.example)
+    if "file_name" not in examples.element_spec:
+        return None
+    names = examples.map(lambda example: example["file_name"]).as_numpy_iterator()
+    names = [name.decode("utf-8", "surrogateescape") for name in names]
+    return names if any(names) else None
