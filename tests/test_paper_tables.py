@@ -227,7 +227,7 @@ def test_of_several_results_for_a_row_the_last_counts():
 
 
 def test_results_are_told_that_belong_to_no_row():
-    fits, ensemble = result(V4), result(V4, "inception_v3")
+    fits, ensemble = result(V4), result(V4, "inception_resnet_v1_facenet")
     digits = result(V4, data={"name": "digits", "imagenet": False, "classes": 10})
-    # The members of the ensemble stand in rows of Table 4.
+    # A member of the ensemble stands in a row of Table 4.
     assert paper.tables([digits, fits, ensemble])[1] == [digits]
