@@ -11,15 +11,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.labels import classes
+from inception_tf.saved_models import CARD
+
 CHECK = Path(__file__).with_name("saved_model_check.py")
 
 
-def export_saved_model(model, directory, class_names):
+def export_saved_model(model, directory, card):
     """Writes `model` as a SavedModel: written beside, then renamed.
 
     Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] scaled as `model` wants
     them, and gives `probabilities`, float32 [batch, classes]; assets/class_names.txt names the classes in
-    order, one a line.
+    order, one a line. assets.extra/card.json is the card, by which `saved_models.load` knows the labels, the
+    size and the preprocessing.
+
+    Args:
+        model: a `keras.Model` with a classifier.
+        directory: the folder to write.
+        card: the model's `weights.Card`, with labels.
 
     Raises:
         FileExistsError: `directory` exists.
@@ -39,9 +48,12 @@ def export_saved_model(model, directory, class_names):
     )
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder, "class_names.txt")
-        names.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8", newline="\n")
+        lines = (f"{name}\n" for name, _ in classes(card.labels))
+        names.write_text("".join(lines), encoding="utf-8", newline="\n")
         archive.track(_table(names))
         archive.write_out(str(beside), verbose=False)
+    (beside / CARD).parent.mkdir()
+    (beside / CARD).write_text(card.to_json())
     os.replace(beside, directory)
 
 

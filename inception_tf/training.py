@@ -331,13 +331,12 @@ class _Run:
         averages = self._trainer.average.values()
         for variable in model.weights:
             variable.assign(averages[variable.path])
-        names = self._source.class_names
-        card = weights.Card(config.model, config.size, names, self._preprocessing)
+        card = weights.Card(config.model, config.size, self._source.class_names, self._preprocessing)
         keras_files.write(model, run.path / "model.keras", card)
 
         saved_model = run.path / "saved_model"
         shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
-        export_saved_model(model, saved_model, names)
+        export_saved_model(model, saved_model, card)
         images = next(iter(self._held_out_batches(self._tolerated("held_out"))))["pixels"][:CHECKED_IMAGES]
         results["saved_model_difference"] = _check_export(model, saved_model, images, config.policy)
         plot_curve(

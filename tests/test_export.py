@@ -1,13 +1,14 @@
 """The SavedModel and its check."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import InceptionV3
+from inception_tf import InceptionV3, weights
 from inception_tf.export import export_saved_model, largest_difference
 
-DIGITS = tuple(str(digit) for digit in range(10))
+DIGITS = weights.Card("inception_v3", 75, tuple(str(digit) for digit in range(10)))
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,20 @@ def test_a_damaged_export_is_noticed(model, tmp_path):
         largest_difference(model, tmp_path, np.zeros((1, 75, 75, 3), np.float32))
 
 
-def test_the_class_names_move_with_the_directory(tmp_path):
+def test_the_class_names_and_the_card_move_with_the_directory(tmp_path):
     model = InceptionV3(input_shape=(75, 75, 3), classes=2, width_multiplier=0.1)
-    export_saved_model(model, tmp_path / "saved_model", ("chat noir", "œuf"))
+    card = weights.Card("inception_v3", 75, ("chat noir", "œuf"))
+    export_saved_model(model, tmp_path / "saved_model", card)
     moved = (tmp_path / "saved_model").rename(tmp_path / "moved")
     assert (moved / "assets" / "class_names.txt").read_text(encoding="utf-8") == "chat noir\nœuf\n"
+    assert weights.Card.from_json((moved / "assets.extra" / "card.json").read_text()) == card
     assert largest_difference(model, moved, np.zeros((1, 75, 75, 3), np.float32)) < 1e-6
+
+
+def test_the_names_of_imagenets_classes_are_their_wnids(tmp_path):
+    inputs = keras.Input((75, 75, 3))
+    outputs = keras.layers.Dense(1001)(keras.layers.GlobalAveragePooling2D()(inputs))
+    card = weights.Card("inception_v4", 75, "imagenet+background")
+    export_saved_model(keras.Model(inputs, outputs), tmp_path / "saved_model", card)
+    names = (tmp_path / "saved_model" / "assets" / "class_names.txt").read_text().splitlines()
+    assert len(names) == 1001 and names[:2] == ["background", "n01440764"]
