@@ -10,7 +10,7 @@ from typing import Annotated
 import cyclopts
 
 from inception_tf import __version__
-from inception_tf.config import Model, TrainConfig
+from inception_tf.config import EvaluateConfig, Model, TrainConfig
 from inception_tf.errors import UserError
 
 app = cyclopts.App(
@@ -41,6 +41,37 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
     from inception_tf.training import train
 
     train(config)
+
+
+@app.command
+def evaluate(
+    *networks: str,
+    config: Annotated[EvaluateConfig, cyclopts.Parameter(name="*")] = EvaluateConfig(),  # noqa: B008
+):
+    """Evaluate a network, or several as an ensemble, with 1, 12 or 144 crops.
+
+    Args:
+        networks: Folders of runs, files of weights, checkpoints, names of released weights, or folders of
+            exported SavedModels.
+    """
+    from inception_tf import strategies
+
+    if not networks and not config.paper:
+        raise UserError("Give the networks to evaluate: runs, files of weights, checkpoints or SavedModels.")
+    _require_tensorflow("evaluate")
+    strategies.prepare(config.strategy, config.tpu_name)
+
+    from inception_tf.evaluation import evaluate, paper, tables
+
+    results = [paper.read(path) for path in config.results]
+    if networks:
+        found = evaluate.evaluate(networks, config)
+        if found is None:
+            return
+        tables.show(found)
+        results.append(found)
+    if config.paper:
+        paper.show(results)
 
 
 @app.command

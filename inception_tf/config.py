@@ -161,7 +161,6 @@ class EvaluateConfig:
     """The flags of `evaluate`.
 
     Attributes:
-        networks: what to evaluate, each as `weights.read` takes it, or an exported SavedModel.
         model: Network that the weights are for. [default: what their file says]
         data: What to evaluate on, as in `train`: its held-out part. Of a folder of class folders alone these
             are all pictures, unless a run among the networks was trained on it; then what that held out.
@@ -186,7 +185,6 @@ class EvaluateConfig:
         held_out: share that the run held out of a `tfds:` data set without validation.
     """
 
-    networks: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
     model: Model | None = None
     data: str | None = None
     held_out_split: str | None = None
@@ -215,17 +213,10 @@ class EvaluateConfig:
             raise UserError(f"--crops {self.crops} is unknown: choose from 1, 12, 144.")
         if self.crops > 1 and self.batch % 2:
             raise UserError(f"--batch {self.batch} must be even: a crop and its mirror image go together.")
-        if not self.networks and not self.paper:
-            raise UserError("Give one or more networks to evaluate: runs, files of weights, SavedModels.")
         if self.results and not self.paper:
             raise UserError("--results are for the tables of --paper: add --paper.")
         if self.data is not None:
             _check_splits(self, "held_out_split")
-        if self.ensemble_weights and len(self.ensemble_weights) != len(self.networks):
-            raise UserError(
-                f"--ensemble-weights are {len(self.ensemble_weights)} for {len(self.networks)} networks: "
-                "give one for each."
-            )
         if not all(math.isfinite(weight) and weight > 0 for weight in self.ensemble_weights):
             raise UserError("--ensemble-weights must be positive numbers.")
         if self.resume and self.output is None:

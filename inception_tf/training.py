@@ -1,6 +1,5 @@
 """A training run: what is checked before the first step, saved on the way, and left behind."""
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -13,7 +12,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from inception_tf import strategies, weights
+from inception_tf import keras_settings, strategies, weights
 from inception_tf.checkpoints import Checkpoints
 from inception_tf.data import batches, sources
 from inception_tf.data.distortions import DISTORTIONS
@@ -50,7 +49,7 @@ def train(config):
     Raises:
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
     """
-    _check_keras()
+    keras_settings.check("Training")
     initial = _read_weights(config)
     config = _settle(config, initial)
     run = RunDirectory(config.run_dir, config)
@@ -79,17 +78,8 @@ def train(config):
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    with _dtype_policy(config.policy), stop_signals() as stopped:
+    with keras_settings.dtype_policy(config.policy), stop_signals() as stopped:
         return _Run(config, recipe, steps, strategy, source, initial, run).complete(stopped)
-
-
-def _check_keras():
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            f"Training runs on TensorFlow: set KERAS_BACKEND=tensorflow, not {keras.backend.backend()}."
-        )
-    if keras.config.image_data_format() != "channels_last":
-        raise UserError("Training needs image_data_format channels_last in keras.json.")
 
 
 def _read_weights(config):
@@ -103,9 +93,9 @@ def _read_weights(config):
 def _settle(config, initial):
     """`config` with what was left to the weights, to this machine and to this moment decided."""
     strategy = strategies.resolve(config.strategy, config.tpu_name)
-    policy = config.policy
-    if policy == "auto":
-        policy = "mixed_bfloat16" if strategy == "tpu" else "float32"
+    if strategy == "multi_worker":
+        raise UserError("Training on several workers is not built yet: unset TF_CONFIG.")
+    policy = keras_settings.resolved_policy(config.policy, strategy)
     size = config.size or (initial.card.size if initial and initial.card else DEFAULT_SIZE)
     run_dir = config.run_dir or Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}")
     return dataclasses.replace(
@@ -385,13 +375,3 @@ def _not_finite(loss, step, learning_rate):
         f"The loss is {loss} at step {step}, at a learning rate of {learning_rate:g}: start again in another "
         "--run-dir with a lower --learning-rate (--head-learning-rate where the last layer alone is trained)."
     )
-
-
-@contextlib.contextmanager
-def _dtype_policy(name):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -16,8 +16,8 @@ def excluded(path, images, data):
     """Which images a list names.
 
     Args:
-        path: of a text file with one image a line: the number of one of ILSVRC's validation images, from 1, or
-            the end of a file's path, as in one.jpg or n01440764/one.jpg.
+        path: of a text file with one image a line: the number of one of ILSVRC's validation images, from 1,
+            or the end of a file's path, as in one.jpg or n01440764/one.jpg.
         images: `Images`.
         data: the value of --data.
 
@@ -53,7 +53,7 @@ def excluded(path, images, data):
     found = {line: find(line) for line in lines}
     if absent := [line for line, places in found.items() if not places]:
         raise UserError(
-            f"--exclude {path} names {len(absent)} images that --data {data} does not have: {listed(absent)}; "
+            f"--exclude {path} names {len(absent)} images that --data {data} has not: {listed(absent)}; "
             f"give names of its files, or numbers of ILSVRC's validation images, 1 to {VALIDATION_IMAGES}."
         )
     if ambiguous := [line for line, places in found.items() if len(places) > 1]:
@@ -75,9 +75,9 @@ def excluded(path, images, data):
 
 def _file_names(images):
     """The names of the images' files, in order; None where there are none."""
-    examples = images.in_order().map(images.example)
-    if "file_name" not in examples.element_spec:
+    records = images.in_order()
+    if "file_name" not in records.map(images.example).element_spec:
         return None
-    names = examples.map(lambda example: example["file_name"]).as_numpy_iterator()
+    names = records.map(lambda record: images.example(record)["file_name"]).as_numpy_iterator()
     names = [name.decode("utf-8", "surrogateescape") for name in names]
     return names if any(names) else None

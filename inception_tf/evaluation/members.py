@@ -126,7 +126,7 @@ def _names(member, data_names, data):
         raise UserError(f"{member.source} names the class {repeated} twice: no order can be told.")
     if missing := [name for name in data_names if name not in unique]:
         raise UserError(
-            f"{member.source} does not know {len(missing)} of the {len(data_names)} classes of --data {data}, "
-            f"first {missing[0]}; its own begin with {names[0]}: give data or a network with the same."
+            f"{member.source} does not know {len(missing)} of the {len(data_names)} classes of --data "
+            f"{data}, first {missing[0]}; its own begin with {names[0]}: give what has the same classes."
         )
     return names

@@ -5,7 +5,9 @@ import math
 
 from rich.table import Table
 
-from inception_tf.evaluation.tables import NUMBERS, percent
+from inception_tf import record
+from inception_tf.errors import UserError
+from inception_tf.evaluation.tables import NUMBERS, console, percent
 
 NOT_RUN = "not run"
 SIZE = 299  # pixels, of every network of the paper
@@ -128,6 +130,40 @@ TABLES = (
         f"{CROPS_144} On the test set the paper's ensemble with Inception-ResNet-v2 has 3.08 % (top-5).",
     ),
 )
+
+
+def read(path):
+    """The results of an evaluation, from its results.json.
+
+    Raises:
+        UserError: the file cannot be read, or is another's.
+    """
+    results = record.read_json(path)
+    try:
+        tables([results])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--results {path} is not that of an evaluation: give results.json of --output."
+        ) from error
+    return results
+
+
+def show(results):
+    """Prints the paper's tables with our errors, and says which results belong to no row.
+
+    Args:
+        results: list of the dicts that evaluations write.
+    """
+    shown, strangers = tables(results)
+    to = console()
+    for table in shown:
+        to.print(table)
+    for result in strangers:
+        networks = " + ".join(each["network"] for each in result["networks"])
+        to.print(
+            f"{networks} on {result['images']:,} images of {result['data']['name']}, {result['crops']} "
+            "crop(s): none of the paper's rows."
+        )
 
 
 def tables(results):

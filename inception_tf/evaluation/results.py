@@ -52,15 +52,16 @@ def wilson(errors, count):
     return max(0.0, (centre - half) / total), min(1.0, (centre + half) / total)
 
 
-def combined(probabilities, weights):
+def combined(probabilities, weights, places=None):
     """The weighted mean of several networks' probabilities, some images at a time.
 
     Args:
         probabilities: for each network float32 [n, classes], arrays or memory maps; classes in one order.
         weights: for each network a number of 0 or more, not all 0; they need not sum to 1.
+        places: int [k], the images that are wanted; None: all.
 
     Yields:
-        float32 [at most ROWS, classes], all images in order.
+        float32 [at most ROWS, classes], the images in this order.
 
     Raises:
         ValueError: the networks' arrays differ in shape.
@@ -69,9 +70,10 @@ def combined(probabilities, weights):
     if len(shapes) != 1:
         raise ValueError(f"The networks' probabilities must have one shape. Received: {sorted(shapes)}")
     ((images, _),) = shapes
-    for start in range(0, images, ROWS):
+    places = np.arange(images) if places is None else places
+    for start in range(0, len(places), ROWS):
         total = sum(
-            weight * each[start : start + ROWS].astype(np.float64)
+            weight * each[places[start : start + ROWS]].astype(np.float64)
             for each, weight in zip(probabilities, weights, strict=True)
         )
         yield (total / sum(weights)).astype(np.float32)

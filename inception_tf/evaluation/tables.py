@@ -1,8 +1,27 @@
 """Errors as tables for the terminal."""
 
+from rich.console import Console
 from rich.table import Table
 
+WORST = 5  # classes that are shown
 NUMBERS = {"justify": "right", "no_wrap": True}
+
+
+def console():
+    """To print tables on; names may have brackets and colons."""
+    return Console(width=110, markup=False, emoji=False)
+
+
+def show(results):
+    """Prints what an evaluation found.
+
+    Args:
+        results: the dict that an evaluation writes.
+    """
+    to = console()
+    to.print(results_table(results))
+    if any(each["top1_error"] for each in results["per_class"]):
+        to.print(worst_classes(results, WORST))
 
 
 def percent(share):
