@@ -1,5 +1,6 @@
 """Which devices a run uses: one, all GPUs of a machine, several workers, or a TPU."""
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -104,6 +105,21 @@ def worker(strategy):
         return 0, 1
     resolver, workers = strategy.cluster_resolver, _workers()
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
+
+
+@contextlib.contextmanager
+def gone_workers():
+    """Within it, the error that one worker gets when another is gone is a sentence."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "Collective ops is aborted" not in error.message:
+            raise
+        raise UserError(
+            "Another worker has ended: see what it says, then start all of them again with --resume."
+        ) from error
 
 
 def distribute(strategy, dataset):

@@ -66,8 +66,8 @@ def evaluate(networks, config):
     if config.resume and path.exists():
         record.check_unchanged(path, config, RESUMABLE, "output")
     elif record.is_used(config.output):
-        hint = "name another folder" if config.resume else "name another folder, or add --resume to go on"
-        raise UserError(f"--output {config.output} is not empty, and no such evaluation: {hint}.")
+        hint = "holds no evaluation to resume (no config.json)" if config.resume else "is not empty"
+        raise UserError(f"--output {config.output} {hint}: name another folder, or --resume an evaluation.")
     with keras_settings.dtype_policy(config.policy), strategy.scope():
         loaded = [members.load(source, config.model, config.average) for source in networks]
     data = sources.load(config, recorded, training=False)
@@ -78,6 +78,8 @@ def evaluate(networks, config):
 def _settle(networks, config):
     """`config` with nothing left open, and the record of a run that was trained on the same data, or None."""
     strategy = strategies.resolve(config.strategy, config.tpu_name)
+    if strategy == "multi_worker" and config.output is None:
+        raise UserError("--strategy multi_worker needs --output, a folder that all workers share.")
     flags, recorded = _data_of_runs(networks, config)
     output = config.output or Path("evaluations", time.strftime("%Y%m%d-%H%M%S"))
     policy = keras_settings.resolved_policy(config.policy, strategy)
@@ -167,8 +169,7 @@ class _Evaluation:
             self._open()
         print(
             f"{images:,} images of {config.data}, {len(self._networks)} network(s), {config.crops} crop(s); "
-            f"{self._strategy.__class__.__name__}, {self._strategy.num_replicas_in_sync} replica(s); "
-            f"{config.output}"
+            f"{config.strategy}, {self._strategy.num_replicas_in_sync} replica(s); {config.output}"
         )
         for number, left in enumerate(chosen):
             if left.any() and not self._fill(number, left, images, stopped):
@@ -253,7 +254,8 @@ class _Evaluation:
         make_batches = functools.partial(self._batches, network, chosen)
         read = answers(self._strategy, network.answer, make_batches(tolerated), config.crops > 1)
         with (
-            self._named_errors(make_batches),
+            named_errors(config.data, self._images, make_batches, config.allow_corrupt),
+            strategies.gone_workers(),
             tqdm(total=images, initial=done, desc=label, unit=" images", disable=not self._is_first) as bar,
         ):
             for places, true, probabilities in read:
@@ -270,10 +272,6 @@ class _Evaluation:
                 if stopped:
                     return False
         return True
-
-    def _named_errors(self, make_batches):
-        config = self._config
-        return named_errors(config.data, self._images, make_batches, config.allow_corrupt)
 
     def _check_finite(self, network, places, probabilities):
         broken = ~np.isfinite(probabilities).all(axis=1)
