@@ -66,6 +66,8 @@ def load(directory):
         if not foreign:
             checkpoint_index.check(Path(directory, "variables", "variables.index"))
             loaded = tf.saved_model.load(str(directory))
+            serve = loaded.signatures.get("serving_default")
+            is_classifier = serve is not None and _is_classifier(serve, card)
     except Exception as error:  # whatever TensorFlow comes upon in a damaged one
         reason = printable(str(error).rstrip(".") or type(error).__name__)
         raise UserError(f"{directory} cannot be read as a SavedModel: {reason}.") from error
@@ -73,8 +75,7 @@ def load(directory):
         raise UserError(
             f"{directory} is not run, as it has what a network does not need: {printable(listed(foreign))}."
         )
-    serve = loaded.signatures.get("serving_default")
-    if serve is None or not _is_classifier(serve, card):
+    if not is_classifier:
         raise UserError(
             f"{directory} is no classifier of {card.size}x{card.size} pixels: its serving_default must take "
             "float32 images and give probabilities."

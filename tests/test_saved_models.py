@@ -290,6 +290,16 @@ def test_a_saver_that_the_objects_name(copy, rewrite):
     _refused(copy, "is not run, .*: __inference__traced_save_")
 
 
+def test_signatures_that_are_none(copy, rewrite):
+    def change(saved):
+        (root, *_) = saved.meta_graphs[0].object_graph_def.nodes
+        (signatures,) = (child.node_id for child in root.children if child.local_name == "signatures")
+        saved.meta_graphs[0].object_graph_def.nodes[signatures].user_object.identifier = "other"
+
+    rewrite(copy, change)
+    _refused(copy, "cannot be read as a SavedModel")
+
+
 def test_a_saved_model_of_tensorflow_1(copy, rewrite):
     rewrite(copy, lambda saved: saved.meta_graphs[0].ClearField("object_graph_def"))
     _refused(copy, "cannot be read as a SavedModel: it is not one graph of TensorFlow 2")
