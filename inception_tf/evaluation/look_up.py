@@ -20,9 +20,14 @@ def look_up(images, places):
     wanted = np.zeros(len(images), bool)
     wanted[places] = True
     is_wanted = tf.constant(wanted)
+
+    def decoded(place, entry):
+        return place, entry, rgb(decoding.read_part(images.example(entry), decoding.whole))
+
     found = {}
-    for place, entry in images.in_order().enumerate().filter(lambda place, _: is_wanted[place]):
-        picture = rgb(decoding.read_part(images.example(entry), decoding.whole))
+    entries = images.in_order().enumerate().filter(lambda place, _: is_wanted[place])
+    # Within the graph of the data set: outside of one Pillow is given arrays instead of bytes.
+    for place, entry, picture in entries.map(decoded):
         name = images.name(tf.nest.map_structure(lambda value: value.numpy(), entry))
         found[int(place)] = name, picture.numpy()
     return [found[int(place)] for place in places]
