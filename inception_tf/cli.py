@@ -51,8 +51,9 @@ def evaluate(
     """Evaluate a network, or several as an ensemble, with 1, 12 or 144 crops.
 
     Args:
-        networks: Folders of runs, files of weights, checkpoints, names of released weights, or folders of
-            exported SavedModels.
+        networks: Folders of runs, checkpoints, files of weights, or folders of exported SavedModels. Where a
+            file does not say its network, and for released weights, the name comes before:
+            inception_v4:imagenet.
     """
     from inception_tf import strategies
 
@@ -108,7 +109,7 @@ def predict(
 
     Args:
         pictures: JPEG or PNG files.
-        weights: A file of weights, the folder of a finished run, or the name of released weights.
+        weights: A file of weights, a checkpoint or the folder of a run, or the name of released weights.
         model: Network that the weights are for. [default: what the file says]
         top: Classes to name for each picture.
         batch: Pictures that go through the network together.

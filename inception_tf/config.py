@@ -21,6 +21,8 @@ Model = Literal[
     "inception_resnet_v2_slim",
 ]
 
+SEVERAL = Parameter(consume_multiple=True, negative="", show_default=False)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -38,8 +40,8 @@ class TrainConfig:
             set without `validation`.
         allow_corrupt: Pictures that may be left out because they cannot be used: no whole JPEG or PNG, too
             small, too large, or with a label of no class. It costs a tenth of the input's speed.
-        weights: Weights to start from: any file of weights, the folder of a finished run, or the name of a
-            release ("imagenet").
+        weights: Weights to start from: any file of weights, a checkpoint or the folder of a run, or the name
+            of a release ("imagenet").
         classes: `auto` or a number gives --weights a new last layer, for the classes of the data; a number
             must be theirs. [default: the last layer of the weights is kept]
         size: Height and width of the input, in pixels; at least 75. [default: that of --weights, else 75]
@@ -161,7 +163,6 @@ class EvaluateConfig:
     """The flags of `evaluate`.
 
     Attributes:
-        model: Network that the weights are for. [default: what their file says]
         data: What to evaluate on, as in `train`: its held-out part. Of a folder of class folders alone these
             are all pictures, unless a run among the networks was trained on it; then what that held out.
             [default: the data of the run]
@@ -185,14 +186,13 @@ class EvaluateConfig:
         held_out: share that the run held out of a `tfds:` data set without validation.
     """
 
-    model: Model | None = None
     data: str | None = None
     held_out_split: str | None = None
     allow_corrupt: int = 0
     crops: Literal[1, 12, 144] = 1
     exclude: Path | None = None
     average: bool = True
-    ensemble_weights: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = ()
+    ensemble_weights: Annotated[tuple[float, ...], SEVERAL] = ()
     batch: int = 32
     policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
@@ -201,7 +201,7 @@ class EvaluateConfig:
     resume: Annotated[bool, Parameter(negative="")] = False
     json: Path | None = None
     paper: Annotated[bool, Parameter(negative="")] = False
-    results: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = ()
+    results: Annotated[tuple[Path, ...], SEVERAL] = ()
     held_out: Annotated[float, Parameter(parse=False)] = 0.1
 
     def __post_init__(self):

@@ -16,7 +16,7 @@ def load(source, network=None):
     """The network of a file of weights, as `conversion.load` gives it, with a label for every class.
 
     Args:
-        source: path of a file of weights or of a finished run's folder, or the name of a release.
+        source: path of a file of weights, of a checkpoint or of a run's folder, or the name of a release.
         network: its name in `NETWORKS`; may be None where the file says it.
 
     Returns:

@@ -3,6 +3,8 @@
 import binascii
 import dataclasses
 import functools
+import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from tqdm import tqdm
 from inception_tf import keras_settings, labels, record, strategies
 from inception_tf.data import batches, sources
 from inception_tf.data.left_out import LeftOut, named_errors
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, listed
 from inception_tf.evaluation import members, report
 from inception_tf.evaluation.exclusion import excluded
 from inception_tf.evaluation.look_up import look_up
@@ -41,7 +43,7 @@ def evaluate(networks, config):
     """Evaluates networks as `config` says, and leaves the results in a folder.
 
     Args:
-        networks: what each is loaded from: as `weights.read` takes it, or the folder of a SavedModel.
+        networks: what each is loaded from, as `members.load` takes it.
         config: an `EvaluateConfig`.
 
     Returns:
@@ -69,7 +71,7 @@ def evaluate(networks, config):
         hint = "holds no evaluation to resume (no config.json)" if config.resume else "is not empty"
         raise UserError(f"--output {config.output} {hint}: name another folder, or --resume an evaluation.")
     with keras_settings.dtype_policy(config.policy), strategy.scope():
-        loaded = [members.load(source, config.model, config.average) for source in networks]
+        loaded = [members.load(source, config.average) for source in networks]
     data = sources.load(config, recorded, training=False)
     with stop_signals() as stopped:
         return _Evaluation(config, strategy, loaded, data).complete(stopped)
@@ -94,7 +96,7 @@ def _data_of_runs(networks, config):
     for run in runs:
         flags = record.read_json(run / "config.json").get("flags") or {}
         data = {name: flags.get(name) for name in ("data", "held_out_split", "held_out")}
-        if config.data in (None, data["data"]):
+        if config.data is None or _is_same(config.data, data["data"]):
             split = run / "split.json"
             found[run] = data, record.read_json(split) if split.exists() else None
     if not found:
@@ -114,6 +116,11 @@ def _data_of_runs(networks, config):
     return data, recorded
 
 
+def _is_same(one, other):
+    """Whether two values of --data mean the same, as folders have several names."""
+    return os.path.realpath(one) == os.path.realpath(str(other))
+
+
 def _check_batch(config, strategy):
     """Raises `UserError` if the replicas cannot share the views of a batch."""
     views = config.batch if config.crops == 1 else config.batch // 2
@@ -123,6 +130,10 @@ def _check_batch(config, strategy):
             f"--batch {config.batch} must be a multiple of {least}, for the {strategy.num_replicas_in_sync} "
             f"replicas of --strategy {config.strategy}."
         )
+
+
+def _identity_of(path):
+    return {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 class _Evaluation:
@@ -163,7 +174,7 @@ class _Evaluation:
             stopped: a list that is filled when it is to stop.
         """
         config, images = self._config, int((~self._excluded).sum())
-        chosen = [rows.missing() & ~self._excluded for rows in self._rows]
+        chosen = [(rows.missing() | self._labels.missing()) & ~self._excluded for rows in self._rows]
         self._agree(chosen)
         if self._is_first:
             self._open()
@@ -200,10 +211,12 @@ class _Evaluation:
         networks = [self._identity(network) for network in self._networks]
         if path.exists():
             before = record.read_json(path).get("networks")
-            if changed := [now["source"] for now, was in zip(networks, before, strict=True) if now != was]:
+            if before != networks:
+                known = before if isinstance(before, list) else []
+                changed = [network["source"] for network in networks if network not in known]
                 raise UserError(
-                    f"{changed[0]} has changed since the evaluation in {config.output} began: bring it back, "
-                    "or name another --output."
+                    f"The evaluation in {config.output} began with other networks "
+                    f"({listed(changed) or 'in number or order'}): bring them back, or name another --output."
                 )
         else:
             content = {
@@ -285,7 +298,7 @@ class _Evaluation:
     def _report(self):
         """Writes and returns the results of the images that all networks were shown."""
         config, folder = self._config, self._config.output
-        counted = ~self._excluded
+        counted = ~self._excluded & ~self._labels.missing()
         for rows in self._rows:
             counted &= ~rows.missing()
         left_out = self._left_out(~self._excluded & ~counted)
@@ -311,7 +324,7 @@ class _Evaluation:
                     "imagenet": self._data_names == tuple(wnid for wnid, _ in labels.imagenet()),
                     "classes": len(self._data_names),
                 },
-                "exclude": None if config.exclude is None else str(config.exclude),
+                "exclude": config.exclude and _identity_of(config.exclude),
                 "policy": config.policy,
                 "versions": record.versions(),
                 "git": record.git_state(),

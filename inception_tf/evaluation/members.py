@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from inception_tf import conversion, labels, saved_models
 from inception_tf.errors import UserError
+from inception_tf.networks import NETWORKS
 from inception_tf.weights import Card
 
 
@@ -38,14 +39,14 @@ class Member:
         return tuple(wnid for wnid, _ in labels.classes(self.card.labels))
 
 
-def load(source, network=None, average=True):
+def load(source, average=True):
     """A network, from all that `conversion.load` takes, or an exported SavedModel.
 
     Call it in the strategy's scope, and under the dtype policy that the network is to have.
 
     Args:
-        source: path, or the name of a release.
-        network: its name in `NETWORKS`; may be None where the file says it.
+        source: path; where the file does not say its network, and for a release, with its name before:
+            inception_v4:imagenet.
         average: whether its parameters are the averages of those that were trained, where it has both.
 
     Raises:
@@ -58,7 +59,9 @@ def load(source, network=None, average=True):
         shape = tf.TensorSpec((1, card.size, card.size, 3), tf.float32)
         count = tf.function(answer).get_concrete_function(shape).structured_outputs.shape[-1]
     else:
-        model, card = conversion.load(source, network, auxiliary_head=False, average=average)
+        network, colon, rest = source.partition(":")
+        named = (rest, network) if colon and network in NETWORKS else (source, None)
+        model, card = conversion.load(*named, auxiliary_head=False, average=average)
         if not any(layer.name == "logits" for layer in model.layers):
             raise UserError(f"{source} has no classifier to evaluate: save a network with include_top=True.")
         contents = (variable.numpy().tobytes() for variable in model.weights)
@@ -72,7 +75,7 @@ def load(source, network=None, average=True):
     fingerprint = hashlib.sha256()
     for content in contents:
         fingerprint.update(content)
-    return Member(str(source), card, count, answer, fingerprint.hexdigest())
+    return Member(source, card, count, answer, fingerprint.hexdigest())
 
 
 def common_classes(members, data_names, data):

@@ -32,8 +32,8 @@ def write(folder, images, places, true, probabilities, weights, names, networks,
     mistakes = [
         {
             "file": name,
-            "true": classes[measured.labels[i]][1],
-            "predicted": classes[measured.predicted[i]][1],
+            **dict(zip(("true_class", "true"), classes[measured.labels[i]], strict=True)),
+            **dict(zip(("predicted_class", "predicted"), classes[measured.predicted[i]], strict=True)),
             "confidence": float(measured.confidence[i]),
         }
         for i, (name, _) in zip(worst, found, strict=True)
