@@ -4,10 +4,10 @@
     python benchmarks/evaluation.py
 
 Both sides run the same Inception-v4 with random weights, float32, on the same cores, in turns. Ours reads
-JPEGs of up to 12 megapixels, decodes each once, cuts the crops and averages the answers; `predict` is Keras's,
-with the same batch, on tensors that are there. A turn of ours begins with a photo that is not timed, and more
-photos wait than are timed, so that as much is read ahead at its end as at its beginning. The memory is the
-peak of a process for each side. The last line is JSON. Takes some 15 minutes on two cores.
+JPEGs of up to 12 megapixels, decodes each once, cuts the crops and averages the answers; `predict` is
+Keras's, with the same batch, on tensors that are there. A turn of ours begins with a photo that is not timed,
+and more photos wait than are timed, so that as much is read ahead at its end as at its beginning. The memory
+is the peak of a process for each side. The last line is JSON. Takes some 15 minutes on two cores.
 """
 
 import argparse

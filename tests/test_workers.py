@@ -1,0 +1,136 @@
+"""Several workers: real processes on this machine that evaluate together, and what one hears of another."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import known_networks
+import numpy as np
+import pytest
+
+from inception_tf import strategies
+from inception_tf.cli import main
+from inception_tf.errors import UserError
+
+COMMAND = (sys.executable, "-P", "-m", "inception_tf", "evaluate")
+
+
+def cluster(count):
+    """For each of some workers the value of TF_CONFIG."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    workers = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return [
+        json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}})
+        for i in range(count)
+    ]
+
+
+def started(count, *arguments):
+    """Processes that evaluate together."""
+    return [
+        subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            env={**os.environ, "TF_CONFIG": config, "CUDA_VISIBLE_DEVICES": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for config in cluster(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    """A network, pictures, and what one device makes of them."""
+    folder = tmp_path_factory.mktemp("workers")
+    network = known_networks.waves(0, known_networks.CLASSES).export(folder / "network")
+    known_networks.picture_folder(folder / "pictures", each=3)
+    results, (probabilities,) = known_networks.evaluated(
+        [network], folder / "pictures", folder / "alone", crops=12
+    )
+    return folder, results, probabilities
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_workers_share_the_images(ground, tmp_path, count):
+    folder, results, probabilities = ground
+    arguments = (folder / "network", "--data", folder / "pictures", "--crops", 12, "--batch", 12)
+    workers = started(count, *arguments, "--output", tmp_path / "out")
+    said = [worker.communicate(timeout=200) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * count, said
+    assert f"multi_worker, {count} replica(s)" in said[1][0]
+    assert ["Top-1 error" in out for out, _ in said] == [True] + [False] * (count - 1)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    for name in ("images", "top1_error", "top5_error", "top1_interval", "per_class"):
+        assert found[name] == results[name]
+    np.testing.assert_allclose(known_networks.stored(tmp_path / "out"), probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_when_a_worker_is_killed_the_other_says_so_and_all_go_on(ground, tmp_path, killed):
+    folder, _, _ = ground
+    out = tmp_path / "out"
+    known_networks.picture_folder(tmp_path / "pictures", each=30)  # enough to be met under way
+    arguments = (folder / "network", "--data", tmp_path / "pictures", "--crops", 144, "--batch", 4)
+    arguments = (*arguments, "--output", out, "--strategy", "multi_worker")
+    workers = started(2, *arguments)
+    deadline = time.monotonic() + 200
+    while not ((out / "probabilities-1.npy").exists() and np.isfinite(known_networks.stored(out)).any()):
+        assert time.monotonic() < deadline and all(worker.poll() is None for worker in workers)
+        time.sleep(0.05)
+    workers[killed].send_signal(signal.SIGKILL)
+    _, error = workers[1 - killed].communicate(timeout=200)
+    workers[killed].communicate()
+    assert workers[1 - killed].returncode == 2
+    assert error.splitlines()[-1].startswith("inception-tf: Another worker has ended")
+    kept = known_networks.stored(out)
+    known = np.isfinite(kept).all(axis=1)
+    assert known.any() and not known.all()
+
+    # Here, on one device.
+    known_networks.evaluated(
+        [folder / "network"], tmp_path / "pictures", out, crops=144, batch=4, resume=True
+    )
+    after = known_networks.stored(out)
+    assert np.isfinite(after).all()
+    np.testing.assert_array_equal(after[known], kept[known])
+
+
+def test_workers_must_be_given_a_folder(ground, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", cluster(2)[0])
+    with pytest.raises(SystemExit) as exit:
+        main(["evaluate", str(ground[0] / "network"), "--data", str(ground[0] / "pictures")])
+    assert (
+        exit.value.code == 2 and "needs --output, a folder that all workers share" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"cluster": 3}'])
+def test_what_is_no_cluster_is_refused(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError, match="TF_CONFIG is not the JSON of a cluster"):
+        strategies.resolve("auto")
+
+
+def test_one_task_alone_is_no_cluster(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", cluster(1)[0])
+    assert strategies.resolve("auto") == "one_device"
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(UserError, match="TF_CONFIG names no workers"):
+        strategies.resolve("multi_worker")
+
+
+def test_training_says_that_it_does_not_run_on_several_workers(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", cluster(2)[0])
+    with pytest.raises(SystemExit) as exit:
+        main(["train", "--run-dir", str(tmp_path / "run")])
+    assert exit.value.code == 2 and "several workers is not built yet" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
