@@ -111,8 +111,8 @@ DEVIATIONS = (
     Deviation(
         "Tables 3 and 4",
         "12 and 144 crops as in [14], which has sizes for 224 pixels only and defines no 12",
-        "our reading: shorter sides 342, 384, 427, 470 for 144 crops; six crops of the centre square at 342 and "
-        "their mirror images for 12",
+        "our reading: shorter sides 342, 384, 427, 470 for 144 crops; six crops of the centre square at 342, "
+        "and their mirror images, for 12",
         "the sizes of [14] times 299/224",
     ),
 )
