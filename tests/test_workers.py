@@ -59,7 +59,7 @@ def ground(tmp_path_factory):
     return folder, results, probabilities
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_workers_share_the_images(ground, tmp_path, count):
     folder, results, probabilities = ground
     arguments = (folder / "network", "--data", folder / "pictures", "--crops", 12, "--batch", 12)
@@ -74,7 +74,7 @@ def test_workers_share_the_images(ground, tmp_path, count):
     np.testing.assert_allclose(known_networks.stored(tmp_path / "out"), probabilities, atol=1e-6)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_when_a_worker_is_killed_the_other_says_so_and_all_go_on(ground, tmp_path, killed):
     folder, _, _ = ground
     out = tmp_path / "out"
