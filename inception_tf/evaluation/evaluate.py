@@ -4,6 +4,7 @@ import binascii
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import sys
 import time
@@ -91,10 +92,8 @@ def _settle(networks, config):
 
 def _data_of_runs(networks, config):
     """Flags of the data that the runs among the networks held out, and the record of which these are."""
-    runs = [path for path in map(Path, networks) if (path / "config.json").is_file()]
     found = {}
-    for run in runs:
-        flags = record.read_json(run / "config.json").get("flags") or {}
+    for run, flags in filter(None, map(_run_of, networks)):
         data = {name: flags.get(name) for name in ("data", "held_out_split", "held_out")}
         if config.data is None or _is_same(config.data, data["data"]):
             split = run / "split.json"
@@ -114,6 +113,17 @@ def _data_of_runs(networks, config):
     if config.held_out_split is not None:
         data["held_out_split"] = config.held_out_split
     return data, recorded
+
+
+def _run_of(network):
+    """The folder of the run that a network lies in, or is, and the run's flags; or None."""
+    path = Path(network)
+    for folder in (path, *path.parents[:2]):  # checkpoints lie deepest
+        if (folder / "config.json").is_file():
+            flags = record.read_json(folder / "config.json").get("flags")
+            if isinstance(flags, dict) and isinstance(flags.get("data"), str):
+                return folder, flags
+    return None
 
 
 def _is_same(one, other):
@@ -153,6 +163,8 @@ class _Evaluation:
         self._images = data.validation
         self._data_names = data.class_names
         self._checked = data.left_out
+        held_out = json.dumps(data.record and data.record["held_out"])
+        self._held_out = hashlib.sha256(held_out.encode()).hexdigest()
         self._worker = strategies.worker(strategy)
         self._names, self._columns = members.common_classes(networks, data.class_names, config.data)
         count = len(self._images)
@@ -210,7 +222,8 @@ class _Evaluation:
         path = config.output / "config.json"
         networks = [self._identity(network) for network in self._networks]
         if path.exists():
-            before = record.read_json(path).get("networks")
+            content = record.read_json(path)
+            before = content.get("networks")
             if before != networks:
                 known = before if isinstance(before, list) else []
                 changed = [network["source"] for network in networks if network not in known]
@@ -218,10 +231,16 @@ class _Evaluation:
                     f"The evaluation in {config.output} began with other networks "
                     f"({listed(changed) or 'in number or order'}): bring them back, or name another --output."
                 )
+            if content.get("held_out") != self._held_out:
+                raise UserError(
+                    f"--data {config.data} has changed since the evaluation in {config.output} began: bring "
+                    "it back, or name another --output."
+                )
         else:
             content = {
                 "flags": record.plain(config),
                 "networks": networks,
+                "held_out": self._held_out,
                 "versions": record.versions(),
                 "git": record.git_state(),
                 "command": sys.argv,
