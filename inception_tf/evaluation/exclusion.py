@@ -4,8 +4,9 @@ import collections
 import re
 
 import numpy as np
+import tensorflow as tf
 
-from inception_tf.errors import UserError, listed
+from inception_tf.errors import UserError, listed, without_operations
 
 VALIDATION_IMAGES = 50_000  # of ILSVRC 2012
 BLACKLIST = 1_762  # of them, by number, are left out in Table 2
@@ -28,25 +29,29 @@ def excluded(path, images, data):
         UserError: the list cannot be read, is empty, or names images that are not there, or not one alone.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--exclude {path} cannot be read: {error}.") from error
     lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"--exclude {path} is empty: give a list of images, one a line.")
-    names = _file_names(images)
+    try:
+        names = _file_names(images)
+    except tf.errors.OpError as error:
+        reason = images.damaged() or without_operations(error.message)
+        raise UserError(f"--data {data} cannot be read: {reason}.") from error
     if names is None:
         raise UserError(f"--exclude {path}: the images of --data {data} have no names of files.")
-    by_number, by_name = {}, collections.defaultdict(list)
+    by_number, by_name = collections.defaultdict(list), collections.defaultdict(list)
     for place, name in enumerate(names):
         last = name.rpartition("/")[2]
         by_name[last].append(place)
         if match := VALIDATION_NAME.fullmatch(last):
-            by_number[int(match[1])] = place
+            by_number[int(match[1])].append(place)
 
     def find(line):
         if line.isdecimal():
-            return [by_number[int(line)]] if int(line) in by_number else []
+            return by_number.get(int(line), [])
         places = by_name.get(line.rpartition("/")[2], ())
         return [place for place in places if f"/{names[place]}".endswith(f"/{line}")]
 
