@@ -13,6 +13,7 @@ import known_networks as known
 import numpy as np
 import pytest
 
+from inception_tf.cli import main
 from inception_tf.weights import Preprocessing
 
 ORDER = ("pine", "elm", "yew", "oak", "ash", "fir", "beech")  # a class more than the data has
@@ -335,17 +336,17 @@ def test_labels_that_were_lost_are_read_again(colours, tmp_path):
     assert without_circumstances(after) == without_circumstances(before)
 
 
-def test_the_command_line_prints_the_table_and_writes_the_results(place, pictures, tables, tmp_path):
+def test_the_command_line_prints_the_table_and_writes_the_results(place, pictures, tables, tmp_path, capsys):
     arguments = (place / "one", place / "other", "--data", place / "data", "--crops", 12)
     files = ("--output", tmp_path / "out", "--json", tmp_path / "found.json")
-    process = subprocess.run(
-        command(*arguments, *files, "--ensemble-weights", 1, 3), capture_output=True, text=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", *map(str, (*arguments, *files, "--ensemble-weights", 1, 3))])
+    assert not caught.value.code
+    printed = capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     mean = (tables[12][0] + 3 * tables[12][1]) / 4
     check_errors(found, mean, pictures[1])
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
     for table in (*tables[12], mean):
-        assert f"{100 * known.wrong(table, pictures[1], 1) / 12:.2f} %" in process.stdout
-    assert "12 images" in process.stdout and "2 network(s)" in process.stdout
+        assert f"{100 * known.wrong(table, pictures[1], 1) / 12:.2f} %" in printed
+    assert "12 images" in printed and "2 network(s)" in printed

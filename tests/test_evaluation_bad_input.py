@@ -197,18 +197,20 @@ def test_nan_is_an_error_that_names_the_image(networks, crops, place, tmp_path, 
 
 
 @pytest.fixture
-def begun(place, tmp_path):
+def begun(place, tmp_path, monkeypatch):
     """The folder of an evaluation, and the arguments to resume it."""
-    network = shutil.copytree(place / "net", tmp_path / "network")
-    known.evaluated([network], place / "data", tmp_path / "out")
-    return tmp_path / "out", (network, "--data", place / "data", "--output", tmp_path / "out", "--resume")
+    output = shutil.copytree(place / "done", tmp_path / "out")
+    monkeypatch.chdir(place)
+    return output, ("net", "net", "--data", "data", "--output", output, "--resume")
 
 
-def test_other_weights_in_the_place_of_the_network(begun, place, capsys):
-    output, arguments = begun
-    shutil.rmtree(arguments[0])
-    known.waves(99, SIX).export(arguments[0])
+def test_other_weights_in_the_place_of_the_network(place, tmp_path, capsys):
+    network, output = shutil.copytree(place / "net", tmp_path / "network"), tmp_path / "out"
+    known.evaluated([network], place / "data", output)
+    shutil.rmtree(network)
+    known.waves(99, SIX).export(network)
     before = content(output)
+    arguments = (network, "--data", place / "data", "--output", output, "--resume")
     assert "began with other networks" in refused(arguments, capsys)
     assert content(output) == before
 
@@ -267,16 +269,14 @@ def test_a_damaged_record(damage, begun, capsys):
     assert content(output) == before
 
 
-def test_pictures_that_have_changed_since(begun, place, tmp_path, capsys):
+def test_pictures_that_have_changed_since(place, tmp_path, capsys):
     """As many as before, but in other places: their rows are those of others."""
-    output, arguments = begun
     data = shutil.copytree(place / "data", tmp_path / "data")
-    again = [data if argument == place / "data" else argument for argument in arguments]
-    again[-2] = tmp_path / "again"
-    known.evaluated([again[0]], data, again[-2])
+    known.evaluated([place / "net"], data, tmp_path / "out")
     os.rename(data / "ash" / "000.png", data / "oak" / "000.png")
     known.picture(5, (40, 40)).save(data / "ash" / "zzz.png")
     (data / "beech" / "001.png").unlink()
     known.picture(6, (40, 40)).save(data / "beech" / "zzz.png")
     (data / "oak" / "004.png").unlink()
-    assert "changed" in refused(again, capsys)
+    arguments = (place / "net", "--data", data, "--output", tmp_path / "out", "--resume")
+    assert f"--data {data} has changed" in refused(arguments, capsys)
