@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from inception_tf.data import pictures
 from inception_tf.data.images import Data, Indexed
+from inception_tf.data.splits import damage_named, ways_out
 from inception_tf.errors import UserError, listed
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -68,8 +69,8 @@ def load(root, held_out, allow_corrupt, recorded=None, training=True):
         held_out: share of each class that is held out where there is no `val`; at least one of two or more.
         allow_corrupt: pictures that may be left out because they cannot be decoded.
         recorded: the record of the run to resume or to evaluate; None for a new run.
-        training: without it and without a record, all pictures of class folders are held out, and of `train`
-            and `val` those of `val` alone are looked at.
+        training: without it those that the run held out alone are looked at. Without a record too, all
+            pictures of class folders are held out, and of `train` and `val` those of `val`.
 
     Returns:
         `Data`; its record holds for each part a dict from the class to its paths, relative to `root`, and the
@@ -79,11 +80,12 @@ def load(root, held_out, allow_corrupt, recorded=None, training=True):
         UserError: nothing to train on, too much that is corrupt, or no longer what was recorded.
     """
     root = Path(root)
-    found = find(root)
     if recorded is None:
-        record = _record(root, found, held_out, allow_corrupt, training)
+        record = _record(root, find(root), held_out, allow_corrupt, training)
+    elif training:
+        record = _check_unchanged(root, find(root), recorded)
     else:
-        record = _check_unchanged(root, found, recorded)
+        record = _held_out_alone(root, recorded)
     class_names = tuple(record["train"])
     train, validation = (_pictures(root, record, part) for part in ("train", "held_out"))
     return Data(train, validation, class_names, record, record["left_out"])
@@ -226,20 +228,35 @@ def _is_whole(content):
 
 def _check_unchanged(root, found, recorded):
     now = set(_all_paths(found))
-    try:
+    with damage_named(training=True):
         before = {
             *recorded["left_out"],
             *_all_paths({part: recorded[part] for part in ("train", "held_out")}),
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"split.json in --run-dir is damaged ({error!r}): start again in another.") from error
     if now != before:
         raise UserError(
             f"--data {root} has changed since the run was started, {len(now - before)} pictures more and "
-            f"{len(before - now)} less ({listed(sorted(now ^ before))}): bring it back, or start again in "
-            "another --run-dir."
+            f"{len(before - now)} less ({listed(sorted(now ^ before))}): {ways_out(True, 'bring it back')}."
         )
     return recorded
+
+
+def _held_out_alone(root, recorded):
+    """The record of what a run held out, which must all be there, whatever became of the other pictures."""
+    with damage_named(training=False):
+        record = {
+            "train": {name: [] for name in recorded["train"]},
+            "held_out": {name: list(paths) for name, paths in recorded["held_out"].items()},
+            "left_out": {},
+            "odd": list(recorded["odd"]),
+        }
+        gone = [path for path in _all_paths(record) if not (root / path).is_file()]
+    if gone:
+        raise UserError(
+            f"--data {root} has changed since the run was started, {len(gone)} of the pictures that it held "
+            f"out are gone ({listed(gone)}): {ways_out(False, 'bring them back')}."
+        )
+    return record
 
 
 def _all_paths(parts):

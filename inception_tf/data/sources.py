@@ -1,5 +1,6 @@
 """--data: which of the sources it names."""
 
+import os
 from pathlib import Path
 
 from inception_tf.config import TFDS
@@ -12,9 +13,10 @@ def load(config, recorded=None, training=True):
 
     Args:
         config: a `TrainConfig` or an `EvaluateConfig`.
-        recorded: the record of the run that is resumed.
-        training: whether the part to train on is needed. Without it a folder of class folders is held out
-            whole, unless the record says which of it was.
+        recorded: the record of the run that is resumed or evaluated.
+        training: whether the part to train on is needed. Without it the part that the run held out is
+            loaded, whatever became of the other; without a record too, a folder of class folders is held out
+            whole.
 
     Returns:
         `Data`.
@@ -37,6 +39,12 @@ def load(config, recorded=None, training=True):
         _check_nothing_to_hold_out(config)
         return idx.load(Path(name))
     return folders.load(name, config.held_out, config.allow_corrupt, recorded, training)
+
+
+def absolute(name):
+    """A value of --data as it is understood in every working directory."""
+    is_folder = name != "digits" and not name.startswith(TFDS) and os.path.isdir(name)
+    return os.path.abspath(name) if is_folder else name
 
 
 def _check_nothing_to_hold_out(config):

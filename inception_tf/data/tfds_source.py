@@ -12,6 +12,7 @@ import numpy as np
 from inception_tf.data import ilsvrc
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
+from inception_tf.data.splits import damage_named, ways_out
 from inception_tf.errors import UserError, listed
 
 FILE_NAMES = ("file_name", "filename")  # as TFDS's data sets call that feature
@@ -32,8 +33,9 @@ def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=Non
         train_split: in TFDS's notation, "train[:98%]"; by default "train".
         held_out_split: the same; by default "validation", or without one the last images of "train".
         held_out: share of "train" that is held out where there is no "validation"; one image at least.
-        recorded: the record of the run to resume; None for a new run.
-        training: without it, there is nothing to train on, and any split may be held out.
+        recorded: the record of the run to resume or to evaluate; None for a new run.
+        training: without it, there is nothing to train on, and any split may be held out; with a record it is
+            the one that the run held out.
 
     Returns:
         `Data` of two `Shards`, whose `record` has the full name and the splits with their numbers of images.
@@ -44,22 +46,34 @@ def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=Non
     """
     info = _prepared(name)
     image, label = _features(name, info)
+    if recorded is not None and not training:
+        with damage_named(training):
+            held_out_split = recorded["held_out"]["split"]
     splits = _splits(info, train_split, held_out_split, held_out)
-    parts = splits if training else {"held_out": splits["held_out"]}
-    shards = {"train": (), **{part: _shards(name, info, part, split) for part, split in parts.items()}}
+    if not training:
+        del splits["train"]
+    shards = {part: _shards(name, info, part, split) for part, split in splits.items()}
     _check_apart(name, splits, shards)
     parse = _parser(info.features, image, label)
-    train, validation = (Shards(shards[part], parse) for part in splits)
+    train, validation = (Shards(shards.get(part, ()), parse) for part in ("train", "held_out"))
     record = {"name": info.full_name} | {
-        part: {"split": splits[part], "examples": len(images)}
-        for part, images in (("train", train), ("held_out", validation))
+        part: {"split": splits[part], "examples": sum(shard.take for shard in shards[part])}
+        for part in splits
     }
-    if recorded not in (None, record):
-        raise UserError(
-            f"--data tfds:{name} is {record}, and the run was started with {recorded}: give the version and "
-            "the splits of then, or start again in another --run-dir."
-        )
+    if recorded is not None:
+        _check_unchanged(name, record, recorded, training)
     return Data(train, validation, tuple(info.features[label].names), record)
+
+
+def _check_unchanged(name, record, recorded, training):
+    """Raises `UserError` if what `record` has is not what the run was started with."""
+    before = {key: recorded[key] for key in record if key in recorded}
+    if before != record:
+        back = "give the version and the splits of then" if training else "bring it back"
+        raise UserError(
+            f"--data tfds:{name} is {record}, and the run was started with {before}: "
+            f"{ways_out(training, back)}."
+        )
 
 
 def _prepared(name):
@@ -143,8 +157,12 @@ def _splits(info, train, rest, held_out):
     return {"train": train or "train", "held_out": rest or "validation"}
 
 
+def _flag(part):
+    return f"--{part.replace('_', '-')}-split"
+
+
 def _shards(name, info, part, split):
-    flag = f"--{part.replace('_', '-')}-split"
+    flag = _flag(part)
     try:
         files = info.splits[split].file_instructions
     except Exception as error:
@@ -158,11 +176,12 @@ def _shards(name, info, part, split):
 
 def _check_apart(name, splits, shards):
     """Raises `UserError` if an image is in both splits, or in one of them twice."""
-    for before, after in itertools.pairwise(sorted(shards["train"] + shards["held_out"])):
+    for before, after in itertools.pairwise(sorted(itertools.chain(*shards.values()))):
         if before.path == after.path and before.skip + before.take > after.skip:
+            given = " and ".join(f"{_flag(part)} {split}" for part, split in splits.items())
             raise UserError(
-                f"--train-split {splits['train']} and --held-out-split {splits['held_out']} of tfds:{name} "
-                f"overlap in {os.path.basename(after.path)}: give splits that share no image."
+                f"{given} of tfds:{name} overlap in {os.path.basename(after.path)}: give splits that share "
+                "no image."
             )
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from inception_tf import downloads
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
+from inception_tf.data.splits import damage_named, ways_out
 from inception_tf.errors import UserError, listed
 from inception_tf.files import written_beside
 from inception_tf.labels import imagenet
@@ -44,7 +45,7 @@ def load(root, recorded=None, training=True):
 
     Args:
         root: the folder or prefix.
-        recorded: the record of the run to resume; None for a new run.
+        recorded: the record of the run to resume or to evaluate; None for a new run.
         training: without it, the files to train on are not looked for, and there is nothing to train on.
 
     Returns:
@@ -74,7 +75,7 @@ def load(root, recorded=None, training=True):
         if not any(file["examples"] for file in record[part]):
             raise UserError(f"--data {root} has no record in its {PARTS[part]} files: write them anew.")
     if recorded is not None:
-        _check_unchanged(root, record, recorded)
+        _check_unchanged(root, record, recorded, training)
     # Our own preparation has looked at each picture and made a JPEG file of it.
     checked = {} if dataset is None else {"as_stored": True}
     train, validation = (
@@ -292,21 +293,20 @@ def _classes(root):
     return names[first_label:], first_label
 
 
-def _check_unchanged(root, record, recorded):
-    try:
-        before, now = _by_name(recorded), _by_name(record)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"split.json in --run-dir is damaged ({error!r}): start again in another.") from error
+def _check_unchanged(root, record, recorded, training):
+    """Raises `UserError` if files of the parts that `record` has are not those of the run."""
+    with damage_named(training):
+        before, now = _by_name(recorded, record), _by_name(record, record)
     changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if changed:
         raise UserError(
             f"--data {root} has changed since the run was started, in {len(changed)} files "
-            f"({listed(changed)}): bring them back, or start again in another --run-dir."
+            f"({listed(changed)}): {ways_out(training, 'bring them back')}."
         )
 
 
-def _by_name(record):
-    return {file["file"]: file for part in PARTS for file in record[part]}
+def _by_name(record, parts):
+    return {file["file"]: file for part in parts for file in record[part]}
 
 
 def _reason(error):
