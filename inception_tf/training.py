@@ -98,8 +98,15 @@ def _settle(config, initial):
     policy = keras_settings.resolved_policy(config.policy, strategy)
     size = config.size or (initial.card.size if initial and initial.card else DEFAULT_SIZE)
     run_dir = config.run_dir or Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}")
+    data = sources.absolute(config.data)
     return dataclasses.replace(
-        config, size=size, recipe=config.recipe_name, strategy=strategy, policy=policy, run_dir=run_dir
+        config,
+        data=data,
+        size=size,
+        recipe=config.recipe_name,
+        strategy=strategy,
+        policy=policy,
+        run_dir=run_dir,
     )
 
 
