@@ -250,7 +250,8 @@ def _held_out_alone(root, recorded):
             "left_out": {},
             "odd": list(recorded["odd"]),
         }
-        gone = [path for path in _all_paths(record) if not (root / path).is_file()]
+        held_out = _all_paths({"held_out": record["held_out"]})
+        gone = [path for path in held_out if not (root / path).is_file()]
     if gone:
         raise UserError(
             f"--data {root} has changed since the run was started, {len(gone)} of the pictures that it held "
