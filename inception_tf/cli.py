@@ -59,6 +59,8 @@ def evaluate(
 
     if not networks and not config.paper:
         raise UserError("Give the networks to evaluate: runs, files of weights, checkpoints or SavedModels.")
+    if not networks and config != EvaluateConfig(paper=True, results=config.results):
+        raise UserError("Without networks only --paper and --results are of use: leave out the rest.")
     _require_tensorflow("evaluate")
     strategies.prepare(config.strategy, config.tpu_name)
 

@@ -87,14 +87,21 @@ def make(name, tpu_name):
 
 
 def _workers():
-    """The tasks of TF_CONFIG that evaluate or train, as (type, index), the chief first."""
+    """The tasks of TF_CONFIG that work, as (type, index), the chief first."""
     try:
-        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-        return [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        cluster = config.get("cluster", {})
+        workers = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
+        task = config.get("task", {})
+        task = task.get("type"), task.get("index")
     except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"The variable TF_CONFIG is not the JSON of a cluster: {error}.") from error
+    if workers and task not in workers:
         raise UserError(
-            f"The environment variable TF_CONFIG is not the JSON of a cluster: {error}."
-        ) from error
+            f"The variable TF_CONFIG has the task {task}, which is none of its workers: give each worker its "
+            "type and index."
+        )
+    return workers
 
 
 def worker(strategy):

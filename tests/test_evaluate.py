@@ -95,7 +95,8 @@ def check_errors(found, table, labels):
 
 
 def without_circumstances(found):
-    return {name: value for name, value in found.items() if name not in ("command", "git", "versions")}
+    circumstances = ("command", "flags", "git", "versions")
+    return {name: value for name, value in found.items() if name not in circumstances}
 
 
 def test_the_known_answers_hang_on_what_could_go_wrong(tables, pictures, one):

@@ -52,7 +52,8 @@ def result(*networks, top1=0.1, crops=144, images=50000, **others):
         for name in networks
     ]
     counts = {"crops": crops, "images": images, "excluded": 50000 - images, "left_out": []}
-    data = {"name": "imagenet", "imagenet": True, "classes": 1000}
+    data = {"name": "imagenet", "held_out_split": None, "imagenet": True, "classes": 1000}
+    counts["exclude"] = {"by_number": True} if counts["excluded"] else None
     return {"top1_error": top1, "top5_error": 0.03, **counts, "networks": members, "data": data, **others}
 
 
@@ -140,7 +141,9 @@ WHOLE = {"crops": 1, "images": 48238}
         {"crops": 12},
         {"crops": 144},
         {"left_out": ["ILSVRC2012_val_00000001.JPEG (cut off)"]},
-        {"data": {"name": "pets", "imagenet": False, "classes": 1000}},
+        {"data": {"name": "pets", "held_out_split": None, "imagenet": False, "classes": 1000}},
+        {"data": {"name": "tfds", "held_out_split": "train[:50000]", "imagenet": True, "classes": 1000}},
+        {"exclude": {"by_number": False}},
     ],
 )
 def test_what_measures_something_else_stands_beside_nothing(changed):

@@ -33,8 +33,8 @@ def cluster(count):
     ]
 
 
-def started(count, *arguments):
-    """Processes that evaluate together."""
+def started(*commands):
+    """Processes that evaluate together, each with its arguments."""
     return [
         subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
@@ -43,7 +43,7 @@ def started(count, *arguments):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for config in cluster(count)
+        for arguments, config in zip(commands, cluster(len(commands)), strict=True)
     ]
 
 
@@ -63,7 +63,7 @@ def ground(tmp_path_factory):
 def test_workers_share_the_images(ground, tmp_path, count):
     folder, results, probabilities = ground
     arguments = (folder / "network", "--data", folder / "pictures", "--crops", 12, "--batch", 12)
-    workers = started(count, *arguments, "--output", tmp_path / "out")
+    workers = started(*[(*arguments, "--output", tmp_path / "out")] * count)
     said = [worker.communicate(timeout=200) for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * count, said
     assert f"multi_worker, {count} replica(s)" in said[1][0]
@@ -81,7 +81,7 @@ def test_when_a_worker_is_killed_the_other_says_so_and_all_go_on(ground, tmp_pat
     known_networks.picture_folder(tmp_path / "pictures", each=30)  # enough to be met under way
     arguments = (folder / "network", "--data", tmp_path / "pictures", "--crops", 144, "--batch", 4)
     arguments = (*arguments, "--output", out, "--strategy", "multi_worker")
-    workers = started(2, *arguments)
+    workers = started(arguments, arguments)
     deadline = time.monotonic() + 200
     while not ((out / "probabilities-1.npy").exists() and np.isfinite(known_networks.stored(out)).any()):
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in workers)
@@ -134,3 +134,36 @@ def test_training_says_that_it_does_not_run_on_several_workers(monkeypatch, caps
         main(["train", "--run-dir", str(tmp_path / "run")])
     assert exit.value.code == 2 and "several workers is not built yet" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_workers_with_other_networks_are_refused(ground, tmp_path):
+    folder, _, _ = ground
+    other = known_networks.waves(1, known_networks.CLASSES).export(tmp_path / "other")
+    arguments = ("--data", folder / "pictures", "--output", tmp_path / "out")
+    for worker in started((folder / "network", *arguments), (other, *arguments)):
+        _, error = worker.communicate(timeout=200)
+        assert worker.returncode == 2
+        last = error.splitlines()[-1]
+        # Whoever is the first to end may be missed by the other.
+        assert "do not see the same work" in last or "Another worker has ended" in last
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_refused_does_not_leave_the_other_waiting(ground, tmp_path):
+    folder, _, _ = ground
+    arguments = (folder / "network", "--output", tmp_path / "out", "--data")
+    workers = started((*arguments, folder / "pictures"), (*arguments, tmp_path / "absent"))
+    said = [worker.communicate(timeout=300)[1].splitlines()[-1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 2]
+    assert "Another worker has ended" in said[0] and "absent" in said[1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("task", [None, {"type": "evaluator", "index": 0}, {"type": "worker", "index": 2}])
+def test_a_worker_must_have_a_task(monkeypatch, task):
+    config = json.loads(cluster(2)[0])
+    config = {**config, "task": task} if task else {"cluster": config["cluster"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(UserError, match="which is none of its workers"):
+        strategies.resolve("auto")

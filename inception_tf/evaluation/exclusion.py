@@ -1,6 +1,7 @@
 """Images that an evaluation leaves out because a list says so, such as ILSVRC's blacklist."""
 
 import collections
+import hashlib
 import re
 
 import numpy as np
@@ -28,13 +29,7 @@ def excluded(path, images, data):
     Raises:
         UserError: the list cannot be read, is empty, or names images that are not there, or not one alone.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--exclude {path} cannot be read: {error}.") from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UserError(f"--exclude {path} is empty: give a list of images, one a line.")
+    lines = _lines(path)
     try:
         names = _file_names(images)
     except tf.errors.OpError as error:
@@ -76,6 +71,26 @@ def excluded(path, images, data):
     if len(images) == VALIDATION_IMAGES and count != BLACKLIST:
         print(f"ILSVRC's blacklist has {BLACKLIST:,} images, and leaves {VALIDATION_IMAGES - BLACKLIST:,}.")
     return out
+
+
+def described(path):
+    """What tells one list from another, and whether it is of ILSVRC's validation images by number."""
+    return {
+        "file": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "by_number": all(line.isdecimal() for line in _lines(path)),
+    }
+
+
+def _lines(path):
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--exclude {path} cannot be read: {error}.") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise UserError(f"--exclude {path} is empty: give a list of images, one a line.")
+    return lines
 
 
 def _file_names(images):

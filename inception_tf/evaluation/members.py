@@ -39,6 +39,12 @@ class Member:
         return tuple(wnid for wnid, _ in labels.classes(self.card.labels))
 
 
+def split_source(source):
+    """The path, or the name of a release, and the name of the network before it, or None."""
+    network, colon, path = source.partition(":")
+    return (path, network) if colon and network in NETWORKS else (source, None)
+
+
 def load(source, average=True):
     """A network, from all that `conversion.load` takes, or an exported SavedModel.
 
@@ -52,16 +58,17 @@ def load(source, average=True):
     Raises:
         UserError: there is no such network, or it has no classes.
     """
-    if saved_models.is_saved_model(source):
-        answer, card = saved_models.load(source)
-        files = sorted(path for path in Path(source).rglob("*") if path.is_file())
-        contents = (path.read_bytes() for path in files)
+    path, network = split_source(source)
+    if saved_models.is_saved_model(path):
+        if not average:
+            raise UserError(f"{source} holds one set of weights: leave out --no-average.")
+        answer, card = saved_models.load(path)
+        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        contents = (file.read_bytes() for file in files)
         shape = tf.TensorSpec((1, card.size, card.size, 3), tf.float32)
         count = tf.function(answer).get_concrete_function(shape).structured_outputs.shape[-1]
     else:
-        network, colon, rest = source.partition(":")
-        named = (rest, network) if colon and network in NETWORKS else (source, None)
-        model, card = conversion.load(*named, auxiliary_head=False, average=average)
+        model, card = conversion.load(path, network, auxiliary_head=False, average=average)
         if not any(layer.name == "logits" for layer in model.layers):
             raise UserError(f"{source} has no classifier to evaluate: save a network with include_top=True.")
         contents = (variable.numpy().tobytes() for variable in model.weights)
@@ -108,13 +115,20 @@ def common_classes(members, data_names, data):
     common = (*data_names, *(name for name in known[0] if name not in own))
     if more := len(common) - len(data_names):
         print(f"The networks know {more} classes that --data {data} has not: to answer one of them is wrong.")
-    columns = [{name: i for i, name in enumerate(names)} for names in known]
-    return common, [[column[name] for name in common] for column in columns]
+    return common, [_columns(names, common) for names in known]
+
+
+def _columns(names, common):
+    """Where the columns of `common` are among `names`; names may repeat where both are the same."""
+    if names == common:
+        return list(range(len(names)))
+    column = {name: i for i, name in enumerate(names)}
+    return [column[name] for name in common]
 
 
 def _names(member, data_names, data):
     """The names of a network's classes, among which are all of the data's."""
-    names = member.class_names
+    names, data_names = member.class_names, tuple(data_names)
     if names is None:
         if member.count != len(data_names):
             raise UserError(
@@ -122,12 +136,14 @@ def _names(member, data_names, data):
                 f"{len(data_names)}: give a network with as many, or with names."
             )
         print(f"{member.source} does not name its classes: they are taken in the order of --data {data}.")
-        return tuple(data_names)
-    unique = set(names)
-    if len(unique) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{member.source} names the class {repeated} twice: no order can be told.")
-    if missing := [name for name in data_names if name not in unique]:
+        return data_names
+    if names == data_names:
+        return names
+    for whose, theirs in ((member.source, names), (f"--data {data}", data_names)):
+        if len(set(theirs)) < len(theirs):
+            repeated = next(name for name in theirs if theirs.count(name) > 1)
+            raise UserError(f"{whose} names the class {repeated} twice: no order can be told.")
+    if missing := [name for name in data_names if name not in names]:
         raise UserError(
             f"{member.source} does not know {len(missing)} of the {len(data_names)} classes of --data "
             f"{data}, first {missing[0]}; its own begin with {names[0]}: give what has the same classes."

@@ -210,7 +210,9 @@ def _is_like(result, table, row):
     return (
         result["crops"] == row.crops
         and result["data"]["imagenet"]
+        and result["data"]["held_out_split"] in (None, "validation")
         and (result["images"], result["excluded"]) == (table.images, table.excluded)
+        and (result["exclude"] is None or result["exclude"]["by_number"])
         and not result["left_out"]
     )
 

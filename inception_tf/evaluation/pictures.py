@@ -11,7 +11,6 @@ from inception_tf.files import written_beside
 READABLE = 40  # classes; a confusion matrix of more is not worth drawing
 SHEET = 24  # pictures of a contact sheet
 COLUMNS = 6
-PIXELS = 600  # that a side of a picture is thinned to; drawing all of a large photo takes a second
 LONGEST = 30  # characters of a name
 
 
@@ -87,8 +86,6 @@ def _end(file):
 
 
 def _square(image):
-    step = math.ceil(max(image.shape) / PIXELS)
-    image = image[::step, ::step]
     height, width, _ = image.shape
     side = max(height, width)
     left = (side - width) // 2

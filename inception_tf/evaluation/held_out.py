@@ -1,0 +1,76 @@
+"""Which images an evaluation is of: those that a run held out, where one of the networks is from a run."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from inception_tf import record
+from inception_tf.errors import UserError
+from inception_tf.evaluation.members import split_source
+
+
+class HeldOut(NamedTuple):
+    """What a run held out.
+
+    Attributes:
+        run: its folder.
+        flags: dict of its flags `data`, `held_out_split` and `held_out`.
+        record: the content of its split.json, or None.
+    """
+
+    run: Path
+    flags: dict
+    record: dict | None
+
+
+def of_runs(networks, data):
+    """What the runs held out that some networks are from.
+
+    Args:
+        networks: what each is loaded from.
+        data: the value of --data; None for that of the runs.
+
+    Returns:
+        a `HeldOut`, or None if none of the runs was trained on these data.
+
+    Raises:
+        UserError: two runs have not held out the same, or no --data are given, nor a run.
+    """
+    runs = [_run_of(network) for network in networks]
+    found = [each for each in runs if each and (data is None or _place(data) == _place(each.flags["data"]))]
+    if not found:
+        if data is None:
+            raise UserError("Give --data, what to evaluate on: there is no run among the networks to say it.")
+        return None
+    first = found[0]
+    for other in found[1:]:
+        if _identity(other) != _identity(first):
+            raise UserError(
+                f"The runs {first.run} and {other.run} have not held out the same images: evaluate them on "
+                "other --data, or one by one."
+            )
+    return first
+
+
+def _run_of(network):
+    """What the run held out in whose folder a network lies, or whose folder it is; None without one."""
+    path = Path(split_source(network)[0]).resolve()
+    for folder in (path, *path.parents[:2]):  # checkpoints lie deepest
+        if (folder / "config.json").is_file():
+            flags = record.read_json(folder / "config.json").get("flags")
+            if isinstance(flags, dict) and isinstance(flags.get("data"), str):
+                split = folder / "split.json"
+                flags = {name: flags.get(name) for name in ("data", "held_out_split", "held_out")}
+                return HeldOut(folder, flags, record.read_json(split) if split.exists() else None)
+    return None
+
+
+def _place(data):
+    """What is the same for all ways to write a value of --data."""
+    return os.path.realpath(data)
+
+
+def _identity(held_out):
+    """What is the same where the same images were held out."""
+    data, record = _place(held_out.flags["data"]), held_out.record
+    return (data, record["held_out"]) if record else (data, held_out.flags)
