@@ -21,6 +21,7 @@ from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data.prepare import prepare
 from inception_tf.errors import UserError
 from inception_tf.evaluation import evaluate
+from inception_tf.evaluation import pictures as drawn
 from inception_tf.weights import Preprocessing
 
 KINDS = ("pictures", "records", "tfds")
@@ -51,6 +52,7 @@ def place(tmp_path_factory):
             patch.setitem(networks.NETWORKS, name, networks.Entry(_network, "none"))
         patch.setenv("KERAS_HOME", str(folder / "keras"))
         patch.setenv("TFDS_DATA_DIR", str(folder / "tfds"))
+        patch.setattr(drawn, "SHEET", 2)  # mistakes that are looked up and drawn, which takes longest
         known.picture_folder(folder / "pictures", each=10)
         yield folder
 
@@ -208,7 +210,7 @@ def test_what_was_held_out_and_nothing_else(kind, source, runs, tmp_path):
         recorded = [path for paths in _split(run.path)["held_out"].values() for path in paths]
         wrong = {recorded[i] for i in range(18) if rows[i].argmax() != labels[i]}
         named = {os.path.relpath(mistake["file"], run.data) for mistake in found["mistakes"]}
-        assert named == wrong
+        assert len(named) == drawn.SHEET and named < wrong
 
 
 @pytest.mark.parametrize(
