@@ -294,7 +294,7 @@ def test_held_out_pictures_that_are_gone_are_named(runs, tmp_path):
     gone = Path(run.data, _split(run.path)["held_out"]["elm"][1])
     gone.rename(tmp_path / gone.name)
     try:
-        with pytest.raises(UserError, match=f"1 of the pictures .* are gone .elm/{gone.name}.: bring them"):
+        with pytest.raises(UserError, match=f"lacks 1 of the pictures .*elm/{gone.name}.: bring them"):
             _evaluate([run.path], tmp_path / "out")
     finally:
         (tmp_path / gone.name).rename(gone)

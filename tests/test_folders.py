@@ -178,6 +178,46 @@ def test_a_damaged_record_is_named(tmp_path, recorded):
         _load(_fill(tmp_path, cat=2, dog=2), recorded=recorded)
 
 
+def test_an_evaluation_takes_what_the_run_held_out_whatever_became_of_the_rest(damaged, monkeypatch):
+    _, before, _, record = _load(damaged, held_out=0.4, allow_corrupt=6)
+    recorded = json.loads(json.dumps(record))
+    monkeypatch.setattr(folders, "_try_all", None)
+    for path in [*record["left_out"], *record["train"]["cat"], *record["train"]["dog"]]:
+        (damaged / path).unlink()
+    _fill(damaged / "hare", young=3)
+    _write(damaged / "dog" / "new.png")
+    data = folders.load(damaged, 0.1, 0, recorded, training=False)
+    assert data.validation.paths == before.paths and len(before) == 4
+    assert data.validation.labels.tolist() == before.labels.tolist()
+    assert data.validation.as_stored.tolist() == before.as_stored.tolist()
+    assert (len(data.train), data.class_names, data.left_out) == (0, ("cat", "dog"), {})
+    assert data.record["held_out"] == record["held_out"]
+
+
+def test_an_evaluation_knows_all_classes_of_the_run(tmp_path):
+    _fill(tmp_path / "train", ant=1, cat=3, dog=2)
+    _fill(tmp_path / "val", cat=1, dog=3)
+    recorded = _load(tmp_path)[3]
+    _fill(tmp_path / "train", bee=2)
+    data = folders.load(tmp_path, 0.1, 0, recorded, training=False)
+    assert data.class_names == ("ant", "cat", "dog") and data.validation.labels.tolist() == [1, 2, 2, 2]
+
+
+def test_an_evaluation_without_a_picture_that_was_held_out_is_refused(tmp_path):
+    recorded = _load(_fill(tmp_path, cat=3, dog=3))[3]
+    (gone,) = recorded["held_out"]["dog"]
+    (tmp_path / gone).rename(tmp_path / "dog" / "other.png")
+    with pytest.raises(UserError) as caught:
+        folders.load(tmp_path, 0.1, 0, recorded, training=False)
+    assert str(caught.value) == (
+        f"--data {tmp_path} has changed since the run was started and lacks 1 of the pictures that it held "
+        f"out ({gone}): bring them back, or evaluate on other --data."
+    )
+    for damaged in ({}, recorded | {"held_out": []}, recorded | {"train": None}):
+        with pytest.raises(UserError, match="split.json of the run is damaged .*evaluate on other --data.$"):
+            folders.load(tmp_path, 0.1, 0, damaged, training=False)
+
+
 def _empty_class(root):
     _fill(root, cat=2)
     (root / "dog").mkdir()

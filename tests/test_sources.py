@@ -1,6 +1,7 @@
 """--data: which source it names, and whole runs on each kind, with a small network."""
 
 import json
+import shutil
 import struct
 
 import keras
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from inception_tf import cli, networks, training
-from inception_tf.config import TrainConfig
+from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data import sources
 from inception_tf.data.folders import Pictures
 from inception_tf.data.images import InMemory
@@ -108,6 +109,38 @@ def test_splits_are_for_tfds(flag):
         UserError, match=f"--{flag.replace('_', '-')} train is for --data tfds:NAME, not digits"
     ):
         TrainConfig(**{flag: "train"})
+
+
+@pytest.mark.parametrize("kind", ["pictures", "records"])
+def test_an_evaluation_takes_what_the_run_held_out(kind, pictures, records, tmp_path):
+    root = shutil.copytree(pictures / "train" if kind == "pictures" else records, tmp_path / "data")
+    before = sources.load(TrainConfig(data=str(root)))
+    recorded = json.loads(json.dumps(before.record))
+    for path in (root / "cat").glob("*"):
+        if f"cat/{path.name}" not in recorded["held_out"]["cat"]:
+            path.unlink()
+    for path in root.glob("train-*"):
+        path.unlink()
+    data = sources.load(EvaluateConfig(data=str(root)), recorded, training=False)
+    assert (len(data.train), data.class_names) == (0, before.class_names)
+    for found, expected in zip(
+        data.validation.in_order().map(data.validation.example),
+        before.validation.in_order().map(before.validation.example),
+        strict=True,
+    ):
+        assert found["image"] == expected["image"] and found["label"] == expected["label"]
+
+
+def test_a_folder_is_the_same_in_every_working_directory(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    assert sources.absolute("train") == sources.absolute("./val/../train/") == str(pictures / "train")
+    monkeypatch.chdir(pictures / "train")
+    (pictures / "train" / "digits").symlink_to("cat")
+    try:
+        for name in ("digits", "tfds:cat", "absent", "gs://bucket/cat", str(pictures / "train")):
+            assert sources.absolute(name) == name
+    finally:
+        (pictures / "train" / "digits").unlink()
 
 
 @pytest.fixture

@@ -170,6 +170,36 @@ def test_what_is_recorded_must_still_be_so(imagenet):
         tfds_source.load("imagenet2012", "train[1:]", recorded=recorded)
 
 
+@pytest.mark.parametrize("split", [None, "train[6:10]"])
+def test_an_evaluation_takes_the_split_that_the_run_held_out(split, place):
+    _tiny(place)
+    before = tfds_source.load("tiny", "train[:5]", split, 0.3)
+    recorded = json.loads(json.dumps(before.record))
+    # As an evaluation calls it: without the run's --train-split, and with what it gave of the others.
+    data = tfds_source.load("tiny", None, split, 0.3, recorded, training=False)
+    assert data.validation.shards == before.validation.shards and not len(data.train)
+    assert data.record == {name: recorded[name] for name in ("name", "held_out")}
+    recorded["train"] = {"split": "nosuch", "examples": 7}
+    again = tfds_source.load("tiny", None, None, 0.1, recorded, training=False)
+    assert again.validation.shards == before.validation.shards
+
+
+def test_an_evaluation_of_another_data_set_than_the_run_held_out_is_refused(place):
+    _tiny(place)
+    recorded = json.loads(json.dumps(tfds_source.load("tiny", "train[:5]", "train[5:]").record))
+    for changed in (
+        recorded | {"name": "tiny/0.9.0"},
+        recorded | {"held_out": {"split": "train[5:]", "examples": 14}},
+    ):
+        with pytest.raises(UserError, match="the run was started with") as caught:
+            tfds_source.load("tiny", recorded=changed, training=False)
+        assert str(caught.value).endswith(": bring it back, or evaluate on other --data.")
+        assert "train[:5]" not in str(caught.value)
+    for damaged in ({}, {"held_out": []}):
+        with pytest.raises(UserError, match="split.json of the run is damaged .*evaluate on other --data.$"):
+            tfds_source.load("tiny", recorded=damaged, training=False)
+
+
 @pytest.mark.parametrize("name", ["nosuch_data_set", "bad name", "", "cifar10:1.0", "imagenet2012/nosuch"])
 def test_names_that_are_none(name, place):
     with pytest.raises(UserError, match=f"--data tfds:{name} is no data set of TFDS") as caught:

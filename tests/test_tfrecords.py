@@ -270,6 +270,47 @@ def test_what_is_recorded_must_still_be_there(tmp_path):
         _refused("split.json in --run-dir is damaged", tmp_path, damaged)
 
 
+@pytest.mark.parametrize("with_json", [True, False])
+def test_an_evaluation_looks_at_the_validation_files_alone(with_json, tmp_path, monkeypatch):
+    _write(tmp_path)
+    if with_json:
+        _dataset_json(tmp_path)
+    before = tfrecords.load(tmp_path)
+    recorded = json.loads(json.dumps(before.record))
+    (tmp_path / "train-00000-of-00003").unlink()
+    (tmp_path / "train-00001-of-00003").write_bytes(b"no record, and longer than it was")
+    count, counted = tfrecords.count_records, []
+    monkeypatch.setattr(
+        tfrecords, "count_records", lambda path, size: counted.append(path) or count(path, size)
+    )
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    data = tfrecords.load(tmp_path, recorded, training=False)
+    assert [e["image"] for e in _examples(data.validation)] == [
+        e["image"] for e in _examples(before.validation)
+    ]
+    assert (len(data.train), len(data.validation)) == (0, 6)
+    assert data.record["held_out"] == recorded["held_out"]
+    assert sorted(counted) == (
+        [] if with_json else [f"{tmp_path}/validation-{number:05}-of-00002" for number in range(2)]
+    )
+
+
+@pytest.mark.parametrize("changed", [{"validation": (2, 5)}, {"validation": (2, 4, 1)}])
+def test_an_evaluation_of_changed_validation_files_is_refused(changed, tmp_path):
+    recorded = json.loads(json.dumps(tfrecords.load(_write(tmp_path)).record))
+    for path in tmp_path.glob("validation-*"):
+        path.unlink()
+    _write(tmp_path, changed)
+    with pytest.raises(UserError) as caught:
+        tfrecords.load(tmp_path, recorded, training=False)
+    message = str(caught.value)
+    assert message.startswith(f"--data {tmp_path} has changed since the run was started, in ")
+    assert message.endswith("): bring them back, or evaluate on other --data.") and "train-" not in message
+    for damaged in ({}, {"held_out": 4}, {"held_out": [{}]}):
+        with pytest.raises(UserError, match="split.json of the run is damaged .*evaluate on other --data.$"):
+            tfrecords.load(tmp_path, damaged, training=False)
+
+
 @pytest.mark.parametrize("lacking", ["image/encoded", "image/class/label"])
 def test_a_record_without_image_or_label_fails_in_the_graph(lacking, tmp_path):
     _write(tmp_path, example=lambda part, number: _example(b"", 1, **{lacking: tf.train.Feature()}))

@@ -254,8 +254,8 @@ def _held_out_alone(root, recorded):
         gone = [path for path in held_out if not (root / path).is_file()]
     if gone:
         raise UserError(
-            f"--data {root} has changed since the run was started, {len(gone)} of the pictures that it held "
-            f"out are gone ({listed(gone)}): {ways_out(False, 'bring them back')}."
+            f"--data {root} has changed since the run was started and lacks {len(gone)} of the pictures that "
+            f"it held out ({listed(gone)}): {ways_out(False, 'bring them back')}."
         )
     return record
 
