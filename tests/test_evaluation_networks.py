@@ -127,6 +127,4 @@ def test_a_batch_that_is_too_large_for_the_device_is_a_sentence(tmp_path, monkey
 
     monkeypatch.setattr(evaluate, "answers", exhausted)
     with pytest.raises(UserError, match="--batch 32 is too large for the memory of this device"):
-        evaluate.evaluate(
-            [str(network)], EvaluateConfig(data=str(tmp_path / "data"), output=tmp_path / "out")
-        )
+        known.evaluated([network], tmp_path / "data", tmp_path / "out")
