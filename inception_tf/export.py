@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf.labels import classes
-from inception_tf.saved_models import CARD
+from inception_tf.saved_models import CARD, CLASS_NAMES
 
 CHECK = Path(__file__).with_name("saved_model_check.py")
 
@@ -21,9 +21,9 @@ def export_saved_model(model, directory, card):
     """Writes `model` as a SavedModel: written beside, then renamed.
 
     Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] scaled as `model` wants
-    them, and gives `probabilities`, float32 [batch, classes]; assets/class_names.txt names the classes in
-    order, one a line. assets.extra/card.json is the card, by which `saved_models.load` knows the labels, the
-    size and the preprocessing.
+    them, and gives `probabilities`, float32 [batch, classes]. assets.extra/class_names.txt names the classes
+    in order, one a line; assets.extra/card.json is the card, by which `saved_models.load` knows the labels,
+    the size and the preprocessing.
 
     Args:
         model: a `keras.Model` with a classifier.
@@ -46,14 +46,11 @@ def export_saved_model(model, directory, card):
         lambda images: {"probabilities": model(images, training=False)},
         input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")],
     )
-    with tempfile.TemporaryDirectory() as folder:
-        names = Path(folder, "class_names.txt")
-        lines = (f"{name}\n" for name, _ in classes(card.labels))
-        names.write_text("".join(lines), encoding="utf-8", newline="\n")
-        archive.track(_table(names))
-        archive.write_out(str(beside), verbose=False)
+    archive.write_out(str(beside), verbose=False)
     (beside / CARD).parent.mkdir()
     (beside / CARD).write_text(card.to_json())
+    names = "".join(f"{name}\n" for name, _ in classes(card.labels))
+    (beside / CLASS_NAMES).write_text(names, encoding="utf-8", newline="\n")
     os.replace(beside, directory)
 
 
@@ -81,18 +78,6 @@ def largest_difference(model, directory, images):
         if process.returncode:
             raise RuntimeError(f"{directory} could not be reloaded with TensorFlow alone:\n{process.stderr}")
         return float(np.abs(np.load(outputs) - _main_output(model)(images, training=False).numpy()).max())
-
-
-def _table(path):
-    """From the number of a line to the line; an archive takes along as an asset what a table is read from."""
-    initializer = tf.lookup.TextFileInitializer(
-        str(path),
-        tf.int64,
-        tf.lookup.TextFileIndex.LINE_NUMBER,
-        tf.string,
-        tf.lookup.TextFileIndex.WHOLE_LINE,
-    )
-    return tf.lookup.StaticHashTable(initializer, default_value="")
 
 
 def _main_output(model):

@@ -9,13 +9,14 @@ from inception_tf.errors import UserError, listed
 from inception_tf.weights import Card, checkpoint_index
 from inception_tf.weights.loading import printable
 
-CARD = "assets.extra/card.json"  # assets.extra is SavedModel's folder for what its users add
+# assets.extra is SavedModel's folder for what its users add, which TensorFlow does not read.
+CARD = "assets.extra/card.json"
+CLASS_NAMES = "assets.extra/class_names.txt"
 GRAPH = "saved_model.pb"
 # What may run: a SavedModel is a program, and others of TensorFlow's operations, with state or without, read
 # and write files, run Python, or end the process.
 OPERATIONS = """
     PartitionedCall StatefulPartitionedCall ReadVariableOp
-    HashTableV2 InitializeTableFromTextFileV2 LookupTableFindV2 LookupTableImportV2
     Const Identity IdentityN NoOp StopGradient EnsureShape Cast Fill OnesLike ZerosLike Range Shape Size
     BatchToSpaceND BroadcastTo ConcatV2 DepthToSpace ExpandDims GatherV2 MirrorPad Pack Pad PadV2 Reshape
     ReverseV2 Slice SpaceToBatchND SpaceToDepth Split SplitV Squeeze StridedSlice Tile Transpose Unpack
@@ -28,8 +29,18 @@ OPERATIONS = """
     Elu LeakyRelu LogSoftmax Relu Relu6 Selu Sigmoid Softmax Softplus Softsign Tanh
     ResizeBicubic ResizeBilinear ResizeNearestNeighbor
 """
-# The functions by which TensorFlow would save the SavedModel again, or restore it: they are for files.
+# The functions by which TensorFlow would save the SavedModel again, or restore it: they are for files. They
+# are not run, but TensorFlow works out the shapes in them when it loads them, and for that runs what is
+# constant: it would read the file that a ReadFile names. Those of their operations that touch files have
+# state, and what has state is not constant.
 SAVERS = ("__inference__traced_save", "__inference__traced_restore")
+SAVING = """
+    AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename
+    StaticRegexFullMatch StringJoin
+"""
+# What the objects may be: an asset is a path to any file, and a resource runs functions when it is loaded.
+OBJECTS = {"user_object", "function", "bare_concrete_function", "variable", "constant"}
+CLASSES = {"", "tf.TrackableConstant"}  # an object is made by its class, if it names one, whatever it is
 
 
 def is_saved_model(path):
@@ -52,7 +63,7 @@ def load(directory):
 
     Raises:
         UserError: there is no such SavedModel, it is damaged, has no card, takes or gives something else, or
-            has operations that a network does not need.
+            has operations or objects that a network does not need, such as assets and tables.
     """
     if not is_saved_model(directory):
         raise UserError(f"{directory} is no SavedModel: it has no {GRAPH}.")
@@ -60,6 +71,10 @@ def load(directory):
         raise UserError(
             f"{directory} has no {CARD}, which tells its classes and preprocessing: export the network anew."
         )
+    pipes = _pipes(Path(directory))
+    if pipes:
+        names = printable(listed(pipes))
+        raise UserError(f"{directory} is not read, as it has what is neither a file nor a folder: {names}.")
     try:
         card = Card.from_json(Path(directory, CARD).read_text(encoding="utf-8"))
         foreign = _foreign(Path(directory, GRAPH).read_bytes())
@@ -88,10 +103,16 @@ def load(directory):
     return probabilities, card
 
 
-def _foreign(content):
-    """The names of what a SavedModel might run and must not: operations, and functions that save.
+def _pipes(directory):
+    """What lies where TensorFlow reads and is neither file nor folder: reading a pipe would wait for ever."""
+    paths = (*directory.glob("*"), *directory.glob("*/*"))
+    return sorted(str(path.relative_to(directory)) for path in paths if not (path.is_file() or path.is_dir()))
 
-    The main graph is not looked at, as TensorFlow 2 does not load it.
+
+def _foreign(content):
+    """The names of what a SavedModel might run or read and must not: operations, functions, objects.
+
+    The main graph is not looked at, as TensorFlow 2 loads no more of it than values of constants.
     """
     graphs = SavedModel.FromString(content).meta_graphs
     if len(graphs) != 1 or not graphs[0].HasField("object_graph_def"):
@@ -108,7 +129,19 @@ def _foreign(content):
     run = b"".join(part.SerializeToString() for part in (graph.object_graph_def, *others))
     called = {name for name in savers if name.encode() in run}
     operations = {node.op for function in others for node in function.node_def}
-    return sorted(operations.difference(OPERATIONS.split()) | called)
+    in_savers = {node.op for function in functions for node in function.node_def}.difference(SAVING.split())
+    operations = (operations | in_savers).difference(OPERATIONS.split())
+    return sorted(operations | called | _foreign_objects(graph))
+
+
+def _foreign_objects(graph):
+    """The kinds and classes of what a SavedModel would make when it is loaded, and must not."""
+    objects = graph.object_graph_def.nodes
+    kinds = {node.WhichOneof("kind") or "object of no kind" for node in objects} - OBJECTS
+    names = {name for node in objects for name in (node.registered_name, node.registered_saver)} - CLASSES
+    # Functions that restoring the variables would run.
+    restored = {"saveable_objects" for node in objects if node.saveable_objects}
+    return kinds | names | restored | ({"asset"} if graph.asset_file_def else set())
 
 
 def _is_classifier(serve, card):

@@ -61,7 +61,7 @@ def test_the_class_names_and_the_card_move_with_the_directory(tmp_path):
     card = weights.Card("inception_v3", 75, ("chat noir", "œuf"))
     export_saved_model(model, tmp_path / "saved_model", card)
     moved = (tmp_path / "saved_model").rename(tmp_path / "moved")
-    assert (moved / "assets" / "class_names.txt").read_text(encoding="utf-8") == "chat noir\nœuf\n"
+    assert (moved / "assets.extra" / "class_names.txt").read_text(encoding="utf-8") == "chat noir\nœuf\n"
     assert weights.Card.from_json((moved / "assets.extra" / "card.json").read_text()) == card
     assert largest_difference(model, moved, np.zeros((1, 75, 75, 3), np.float32)) < 1e-6
 
@@ -71,5 +71,5 @@ def test_the_names_of_imagenets_classes_are_their_wnids(tmp_path):
     outputs = keras.layers.Dense(1001)(keras.layers.GlobalAveragePooling2D()(inputs))
     card = weights.Card("inception_v4", 75, "imagenet+background")
     export_saved_model(keras.Model(inputs, outputs), tmp_path / "saved_model", card)
-    names = (tmp_path / "saved_model" / "assets" / "class_names.txt").read_text().splitlines()
+    names = (tmp_path / "saved_model" / "assets.extra" / "class_names.txt").read_text().splitlines()
     assert len(names) == 1001 and names[:2] == ["background", "n01440764"]

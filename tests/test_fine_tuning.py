@@ -356,7 +356,7 @@ def test_the_class_names_are_in_all_that_a_run_leaves(pictures, weights_file, tr
     card = weights.read(run / "model.keras", "inception_resnet_v1").card
     assert card == weights.Card("inception_resnet_v1", 75, names, weights.Preprocessing())
     moved = (run / "saved_model").rename(tmp_path / "moved")
-    assert (moved / "assets" / "class_names.txt").read_text().splitlines() == list(names)
+    assert (moved / "assets.extra" / "class_names.txt").read_text().splitlines() == list(names)
     tf.saved_model.load(str(moved))
 
 

@@ -1,7 +1,10 @@
 """Exported SavedModels taken back as functions, and those that are not run."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -172,7 +175,8 @@ def _save(module, directory, signatures=None):
 
 def test_another_programs_network(tmp_path):
     """The modules that are refused below would be taken, were it not for what they do beside."""
-    module = Module()
+    constant = tf.ones(3)
+    module = Module(lambda images: images + constant)
     function, _ = saved_models.load(_save(module, tmp_path / "module"))
     np.testing.assert_allclose(function(IMAGES), module.serve(IMAGES)["probabilities"], atol=1e-6)
 
@@ -313,3 +317,123 @@ def test_only_the_functions_run(tmp_path):
     saved.meta_graphs[0].graph_def.node.add(name="new", op="TakeAll")
     path.write_bytes(saved.SerializeToString())
     saved_models.load(directory)[0](IMAGES)
+
+
+# What is read or run by loading alone
+
+LOAD = """
+import sys
+from inception_tf import saved_models
+for directory in sys.argv[1:]:
+    try:
+        saved_models.load(directory)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def _refusals(*directories):
+    """The sentences of a process of its own, as reading a pipe would never end."""
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD, *directories], capture_output=True, text=True, timeout=120, check=True
+    )
+    return process.stdout.splitlines()
+
+
+def test_an_asset_elsewhere(tmp_path, rewrite):
+    """A table is filled by loading, from an asset, whose name may be any path."""
+    names = tmp_path / "names.txt"
+    names.write_text("0\n1\n")
+    module = Module()
+    module.table = tf.lookup.StaticHashTable(
+        tf.lookup.TextFileInitializer(
+            str(names),
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+        ),
+        "",
+    )
+    directory = _save(module, tmp_path / "module")
+    os.mkfifo(tmp_path / "pipe")
+    rewrite(
+        directory, lambda saved: setattr(saved.meta_graphs[0].asset_file_def[0], "filename", "../../pipe")
+    )
+    (refusal,) = _refusals(directory)
+    assert refusal.startswith(f"{directory} is not run, as it has what a network does not need: ")
+    assert "HashTableV2, InitializeTableFromTextFileV2, asset, resource" in refusal
+
+
+def test_a_saver_that_is_read_from_to_know_a_shape(tmp_path, rewrite):
+    """TensorFlow runs what is constant in every function that it loads, also in those that nothing calls."""
+    pipe = tmp_path / "pipe"
+    pipe.write_text("text")
+
+    @tf.function(input_signature=[])
+    def read():
+        return tf.zeros(tf.strings.length(tf.io.read_file(str(pipe)))[tf.newaxis])
+
+    reader = read.get_concrete_function()
+    assert reader.output_shapes == (4,)
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    def change(saved):
+        function = saved.meta_graphs[0].graph_def.library.function.add()
+        function.CopyFrom(reader.function_def)
+        function.signature.name = "__inference__traced_save_0"
+
+    directory = _save(Module(), tmp_path / "module")
+    rewrite(directory, change)
+    (refusal,) = _refusals(directory)
+    assert refusal.startswith(f"{directory} is not run, ") and "ReadFile" in refusal
+
+
+def test_pipes_in_the_folder(exported, tmp_path):
+    names = [
+        "fingerprint.pb",
+        "debug/saved_model_debug_info.pb",
+        "variables/variables.index",
+        "variables/variables.data-00000-of-00001",
+    ]
+    directories = []
+    for number, name in enumerate(names):
+        directory = shutil.copytree(exported[1], tmp_path / str(number))
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(directory / name)
+        directories.append(directory)
+    linked = shutil.copytree(exported[1], tmp_path / "linked")
+    (linked / "debug").symlink_to(tmp_path / "1" / "debug")
+    assert _refusals(*directories, linked) == [
+        f"{directory} is not read, as it has what is neither a file nor a folder: {name}."
+        for directory, name in zip([*directories, linked], [*names, names[1]], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda graph: graph.asset_file_def.add(filename="/dev/zero"), "asset"),
+        (lambda graph: graph.object_graph_def.nodes.add().asset.SetInParent(), "asset"),
+        (lambda graph: graph.object_graph_def.nodes.add().resource.SetInParent(), "resource"),
+        (lambda graph: graph.object_graph_def.nodes.add().captured_tensor.SetInParent(), "captured_tensor"),
+        (lambda graph: graph.object_graph_def.nodes.add(), "object of no kind"),
+        (
+            lambda graph: setattr(graph.object_graph_def.nodes[0], "registered_name", "tf.StaticHashTable"),
+            "tf.StaticHashTable",
+        ),
+        (
+            lambda graph: setattr(graph.object_graph_def.nodes[0], "registered_saver", "tf.other"),
+            "tf.other",
+        ),
+        (
+            lambda graph: graph.object_graph_def.nodes[0].saveable_objects["value"].SetInParent(),
+            "saveable_objects",
+        ),
+    ],
+)
+def test_objects_that_loading_would_read_or_run(copy, rewrite, change, words):
+    rewrite(copy, lambda saved: change(saved.meta_graphs[0]))
+    _refused(copy, f"is not run, as it has what a network does not need: {words}.$")

@@ -95,7 +95,7 @@ def test_a_run_leaves_its_record(tmp_path, small, capsys):
     assert config["flags"]["batch"] == 20 and config["recipe"]["learning_rate"] == 0.01
     assert config["versions"]["keras"] == keras.__version__ and config["devices"]
     assert "git" in config and config["flags"]["seed"] == 0 and config["flags"]["recipe"] == "cpu-demo"
-    names = (run / "saved_model" / "assets" / "class_names.txt").read_text().split()
+    names = (run / "saved_model" / "assets.extra" / "class_names.txt").read_text().split()
     card = weights.read(run / "model.keras", "inception_resnet_v1").card
     assert config["class_names"] == names == list(card.labels) == [str(digit) for digit in range(10)]
 
