@@ -336,9 +336,9 @@ class _Run:
         export_saved_model(model, saved_model, card)
         images = next(iter(self._held_out_batches(self._tolerated("held_out"))))["pixels"][:CHECKED_IMAGES]
         results["saved_model_difference"] = _check_export(model, saved_model, images, config.policy)
-        plot_curve(
-            run.read_metrics(), run.path / "curve.png", f"{config.model} on {config.data}, {config.size} px"
-        )
+        data = Path(config.data).name if Path(config.data).is_absolute() else config.data
+        title = f"{config.model} on {data}, {config.size} px"
+        plot_curve(run.read_metrics(), run.path / "curve.png", title)
         run.write_results(results)
         print(f"All of it is in {run.path}")
 

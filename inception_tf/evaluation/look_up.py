@@ -11,7 +11,7 @@ BLANK = np.full((LONGEST, LONGEST, 3), 255, np.uint8)
 
 
 def look_up(images, places):
-    """Names and pictures of some images; the records of all are read, and only these decoded.
+    """Names and pictures of some images; the records of all are read, twice, and only these decoded.
 
     Args:
         images: `Images`.
@@ -22,18 +22,16 @@ def look_up(images, places):
         one where the whole of it cannot be decoded, though a network may have seen its middle.
     """
 
-    def thinned(entry):
+    def thinned(place, entry):
         picture = rgb(decoding.read_part(images.example(entry), decoding.whole))
         step = tf.reduce_max(tf.shape(picture)[:2] + LONGEST - 1) // LONGEST
-        return picture[::step, ::step]
+        return place, picture[::step, ::step]
 
     wanted = np.zeros(len(images), bool)
     wanted[places] = True
     is_wanted = tf.constant(wanted)
-    found = {}
-    for place, entry in images.in_order().enumerate().filter(lambda place, _: is_wanted[place]):
-        name = images.name(tf.nest.map_structure(lambda value: value.numpy(), entry))
-        # Within a data set: outside of one Pillow is given arrays instead of bytes.
-        pictures = tf.data.Dataset.from_tensors(entry).map(thinned).ignore_errors()
-        found[int(place)] = name, next(pictures.as_numpy_iterator(), BLANK)
-    return [found[int(place)] for place in places]
+    entries = images.in_order().enumerate().filter(lambda place, _: is_wanted[place])
+    names = {place: images.name(entry) for place, entry in entries.as_numpy_iterator()}
+    # Within a data set: outside of one Pillow is given arrays instead of bytes.
+    pictures = dict(entries.map(thinned).ignore_errors().as_numpy_iterator())
+    return [(names[place], pictures.get(place, BLANK)) for place in places]
