@@ -183,7 +183,7 @@ class EvaluateConfig:
         json: File to write the results to as well.
         paper: Print Tables 2 to 5 of the paper beside the results; NETWORKS may be left out then.
         results: Further results.json for the tables of --paper.
-        held_out: share that the run held out of a `tfds:` data set without validation.
+        held_out: share that is evaluated of a `tfds:` data set without validation, as in training.
     """
 
     data: str | None = None

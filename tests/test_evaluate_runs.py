@@ -20,7 +20,7 @@ from inception_tf import networks, training
 from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data.prepare import prepare
 from inception_tf.errors import UserError
-from inception_tf.evaluation import evaluate
+from inception_tf.evaluation import evaluate, held_out
 from inception_tf.evaluation import pictures as drawn
 from inception_tf.weights import Preprocessing
 
@@ -299,3 +299,30 @@ def test_held_out_pictures_that_are_gone_are_named(runs, tmp_path):
     finally:
         (tmp_path / gone.name).rename(gone)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_its_record_of_what_it_held_out_is_refused(runs, tmp_path):
+    run = runs("pictures")
+    for name in ("config.json", "model.keras"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        shutil.copy(run.path / name, tmp_path / "run" / name)
+    with pytest.raises(UserError, match="has no split.json, which says what it held out"):
+        evaluate.evaluate([str(tmp_path / "run")], EvaluateConfig(output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_release_is_not_of_the_run_in_whose_folder_one_stands(runs, monkeypatch):
+    monkeypatch.chdir(runs("pictures").path)
+    assert held_out.of_runs(["inception_v4:imagenet"], "digits") is None
+    assert held_out.of_runs(["inception_v4:model.keras"], None).run == runs("pictures").path
+
+
+def test_a_version_of_a_tfds_data_set_is_that_data_set(runs):
+    run = runs("tfds")
+    assert held_out.of_runs([str(run.path)], "tfds:tiny:1.0.0").run == run.path
+    assert held_out.of_runs([str(run.path)], "tfds:tiny/other") is None
+
+
+def test_other_data_than_the_run_s_are_said_to_be_so(runs, capsys):
+    assert held_out.of_runs([str(runs("pictures").path)], "digits") is None
+    assert "was trained on" in capsys.readouterr().out

@@ -51,7 +51,7 @@ def place(tmp_path_factory):
     (folder / "blank").write_text("\n \r\n")
     for name, data in (("run_a", "one"), ("run_b", "two")):
         (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps({"flags": {"data": data, "held_out": 0.1}}))
+        (folder / name / "config.json").write_text(json.dumps({"flags": {"data": data}, "recipe": {}}))
     for name, content in (("other_s_config", {"model_type": "x"}), ("odd_flags", {"flags": ["data"]})):
         shutil.copytree(folder / "net", folder / name)
         (folder / name / "config.json").write_text(json.dumps(content))

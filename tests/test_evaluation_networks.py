@@ -1,5 +1,6 @@
 """The networks of an evaluation: their classes in one order, and what they may say of pictures."""
 
+import os
 import types
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from inception_tf.config import EvaluateConfig
 from inception_tf.data import folders
 from inception_tf.errors import UserError
 from inception_tf.evaluation import evaluate
@@ -128,3 +130,20 @@ def test_a_batch_that_is_too_large_for_the_device_is_a_sentence(tmp_path, monkey
     monkeypatch.setattr(evaluate, "answers", exhausted)
     with pytest.raises(UserError, match="--batch 32 is too large for the memory of this device"):
         known.evaluated([network], tmp_path / "data", tmp_path / "out")
+
+
+def test_names_that_are_no_utf_8_do_not_end_a_report(tmp_path):
+    network = known.waves(0, known.CLASSES).export(tmp_path / "network")
+    known.picture_folder(tmp_path / "data", each=3)
+    for number, path in enumerate(sorted((tmp_path / "data").rglob("*.png"))):
+        path.rename(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9%d.png" % number))
+    found, _ = known.evaluated([network], tmp_path / "data", tmp_path / "out")
+    assert any("caf\\udce9" in mistake["file"] for mistake in found["mistakes"])
+    assert (tmp_path / "out" / "mistakes.png").exists()
+
+
+@pytest.mark.parametrize("name", ["absent/found.json", ".", "pipe"])
+def test_where_results_cannot_be_written_is_said_first(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no file in a folder that exists"):
+        evaluate.evaluate(["x"], EvaluateConfig(json=tmp_path / name))

@@ -39,6 +39,9 @@ def ours(results):
     ]
 
 
+IMAGENET = {"name": "imagenet", "held_out_split": None, "imagenet": True, "classes": 1000}
+
+
 def result(*networks, top1=0.1, crops=144, images=50000, **others):
     """What an evaluation of the validation set writes; an ensemble's error is less than its members'."""
     members = [
@@ -52,9 +55,8 @@ def result(*networks, top1=0.1, crops=144, images=50000, **others):
         for name in networks
     ]
     counts = {"crops": crops, "images": images, "excluded": 50000 - images, "left_out": []}
-    data = {"name": "imagenet", "held_out_split": None, "imagenet": True, "classes": 1000}
     counts["exclude"] = {"by_number": True} if counts["excluded"] else None
-    return {"top1_error": top1, "top5_error": 0.03, **counts, "networks": members, "data": data, **others}
+    return {"top1_error": top1, "top5_error": 0.03, **counts, "networks": members, "data": IMAGENET, **others}
 
 
 @pytest.mark.parametrize("network", SINGLE)
@@ -142,7 +144,8 @@ WHOLE = {"crops": 1, "images": 48238}
         {"crops": 144},
         {"left_out": ["ILSVRC2012_val_00000001.JPEG (cut off)"]},
         {"data": {"name": "pets", "held_out_split": None, "imagenet": False, "classes": 1000}},
-        {"data": {"name": "tfds", "held_out_split": "train[:50000]", "imagenet": True, "classes": 1000}},
+        {"data": {**IMAGENET, "name": "tfds:imagenet2012", "held_out_split": "train[:50000]"}},
+        {"data": {**IMAGENET, "name": "tfds:imagenet2012_corrupted/fog_1", "held_out_split": "validation"}},
         {"exclude": {"by_number": False}},
     ],
 )
@@ -234,3 +237,9 @@ def test_results_are_told_that_belong_to_no_row():
     digits = result(V4, data={"name": "digits", "imagenet": False, "classes": 10})
     # A member of the ensemble stands in a row of Table 4.
     assert paper.tables([digits, fits, ensemble])[1] == [digits]
+
+
+@pytest.mark.parametrize("name", ["tfds:imagenet2012", "tfds:imagenet2012:5.1.0", "records"])
+def test_the_validation_split_by_its_name(name):
+    data = {**IMAGENET, "name": name, "held_out_split": "validation"}
+    assert ours([result(V4, data=data)])[2]

@@ -343,3 +343,12 @@ def test_counting_reads_no_content(tmp_path, monkeypatch):
     assert tfrecords.count_records(str(path), path.stat().st_size) == 50
     assert (sizes, file.closed) == ([12] * 50, True)
     assert isinstance(file, io.RawIOBase)  # that reads no more than it is asked for
+
+
+def test_counts_of_files_that_an_evaluation_does_not_look_at_are_kept(tmp_path, monkeypatch):
+    root = _write(tmp_path)
+    before = tfrecords.load(root).record
+    os.utime(root / "validation-00000-of-00002", ns=(1, 1))
+    assert tfrecords.load(root, training=False).record == {"held_out": before["held_out"]}
+    monkeypatch.setattr(tfrecords, "count_records", None)
+    assert tfrecords.load(root).record == before

@@ -60,7 +60,7 @@ def report(images, classes, example, part, records, missing):
     def add(missing, *flat):
         for place in missing:
             one = tf.nest.pack_sequence_as(records, [values[place] for values in flat])
-            part[_printable(images.name(one[1]))] = _printable(_reason(images, classes, example, one))
+            part[printable(images.name(one[1]))] = printable(_reason(images, classes, example, one))
         return missing
 
     return tf.numpy_function(add, [missing, *tf.nest.flatten(records)], missing.dtype)
@@ -112,6 +112,6 @@ def _quoted(error):
     return message[:LONGEST] + ("..." if len(message) > LONGEST else "")
 
 
-def _printable(text):
+def printable(text):
     """A text in which odd characters, and the bytes of names that are no UTF-8, are written as in Python."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -248,8 +248,11 @@ def _counted(root, sizes):
     counts |= dict(zip(missing, found, strict=True))
     with contextlib.suppress(OSError):  # a cache that cannot be written to is of use all the same
         cache.parent.mkdir(parents=True, exist_ok=True)
+        # The files of a part that is not looked at now keep theirs.
+        kept = [(key, count) for key, count in known.items() if key[0] not in sizes]
+        kept += [((name, *sizes[name]), counts[name]) for name in sizes]
         with written_beside(cache) as beside:
-            beside.write_text(json.dumps({where: [[(name, *sizes[name]), counts[name]] for name in sizes]}))
+            beside.write_text(json.dumps({where: kept}))
     return counts
 
 

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from inception_tf import keras_settings, labels, record, strategies
 from inception_tf.arguments import MINIMUM_SIZE
+from inception_tf.config import TFDS
 from inception_tf.data import batches, sources
-from inception_tf.data.left_out import LeftOut, named_errors
+from inception_tf.data.left_out import LeftOut, named_errors, printable
 from inception_tf.errors import UserError
 from inception_tf.evaluation import members, report
 from inception_tf.evaluation.directory import EvaluationDirectory, hash_of
@@ -43,8 +44,7 @@ def evaluate(networks, config):
         UserError: flags, networks, data, devices and folder do not fit together, or a network gives NaN.
     """
     keras_settings.check("Evaluation")
-    if config.json is not None and (config.json.is_dir() or not config.json.absolute().parent.is_dir()):
-        raise UserError(f"--json {config.json} is no file in a folder that exists: name one.")
+    _check_json(config.json)
     weights = config.ensemble_weights
     if weights and len(weights) != len(networks):
         raise UserError(
@@ -62,6 +62,11 @@ def evaluate(networks, config):
         is_held_out = held_out is not None and config.held_out_split == held_out.flags["held_out_split"]
         data = sources.load(config, held_out.record if is_held_out else None, training=False)
         run = held_out.run if is_held_out else None
+        if run and held_out.record is None and data.record is not None:
+            raise UserError(
+                f"{run} has no split.json, which says what it held out: bring it back, or evaluate on other "
+                "--data."
+            )
         return _Evaluation(config, strategy, loaded, data, run, directory).complete(stopped)
 
 
@@ -80,6 +85,15 @@ def _settle(config, held_out):
         output=config.output or Path("evaluations", time.strftime("%Y%m%d-%H%M%S")),
         **flags,
     )
+
+
+def _check_json(path):
+    """Raises `UserError` if the results could not be written to a path in the end."""
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir() or (path.exists() and not path.is_file()):
+        raise UserError(f"--json {path} is no file in a folder that exists: name one.")
+    record.make(path.absolute().parent, "json")
 
 
 def _check_batch(config, strategy):
@@ -116,12 +130,16 @@ class _Evaluation:
         self._directory = directory
         self._worker = strategies.worker(strategy)
         self._names, self._columns = members.common_classes(networks, data.class_names, config.data)
-        self._held_out = hash_of([data.record and data.record["held_out"], self._names])
+        is_tfds = config.data.startswith(TFDS)
+        self._split = data.record["held_out"]["split"] if is_tfds else None
+        of_data = data.record and (data.record.get("name"), data.record["held_out"])
+        self._held_out = hash_of([of_data, self._names])
         count = len(self._images)
         if config.exclude is None:
-            self._excluded = np.zeros(count, bool)
+            self._excluded, self._exclude = np.zeros(count, bool), None
         else:
             self._excluded = excluded(config.exclude, self._images, config.data)
+            self._exclude = described(config.exclude)
         folder = config.output
         self._rows = [
             Rows(folder / f"probabilities-{i}.npy", count, len(self._names))
@@ -145,7 +163,8 @@ class _Evaluation:
             self._directory.open(identities, self._held_out)
             for rows in (*self._rows, self._labels):
                 rows.open()
-        part = f", held out by {self._run}" if self._run else ""
+        part = f" ({self._split})" if self._split else ""
+        part += f", held out by {self._run}" if self._run else ""
         print(
             f"{images:,} images of {config.data}{part}; {len(self._networks)} network(s), {config.crops} "
             f"crop(s); {config.strategy}, {self._strategy.num_replicas_in_sync} replica(s); {config.output}"
@@ -272,13 +291,13 @@ class _Evaluation:
             "left_out": left_out,
             "data": {
                 "name": config.data,
-                "held_out_split": config.held_out_split,
+                "held_out_split": self._split,
                 "held_out_by": self._run and str(self._run),
                 "held_out": self._held_out,
                 "imagenet": self._data_names == tuple(wnid for wnid, _ in labels.imagenet()),
                 "classes": len(self._data_names),
             },
-            "exclude": config.exclude and described(config.exclude),
+            "exclude": self._exclude,
             "flags": record.plain(config),
             "versions": record.versions(),
             "git": record.git_state(),
@@ -306,12 +325,10 @@ class _Evaluation:
             # Again, as no worker has met all of them.
             for _ in self._decoded(missing, left_out.parts["held_out"]):
                 pass
+        if missing.sum() > len(left_out.parts["held_out"]):
+            for name, _ in look_up(self._images, np.flatnonzero(missing)):
+                left_out.parts["held_out"].setdefault(printable(name), "it failed once and not again")
         left_out.check()
-        if (back := int(missing.sum()) - len(left_out.parts["held_out"])) > 0:
-            raise UserError(
-                f"{back} images of --data {self._config.data} could not be read before and can be now: go on "
-                "with --resume."
-            )
         return left_out.named()
 
 

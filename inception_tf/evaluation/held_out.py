@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inception_tf import record
+from inception_tf.config import TFDS
 from inception_tf.errors import UserError
 from inception_tf.evaluation.members import split_source
+from inception_tf.weights.releases import RELEASES
 
 
 class HeldOut(NamedTuple):
@@ -14,7 +16,7 @@ class HeldOut(NamedTuple):
 
     Attributes:
         run: its folder.
-        flags: dict of its flags `data`, `held_out_split` and `held_out`.
+        flags: dict of its flags `data` and `held_out_split`.
         record: the content of its split.json, or None.
     """
 
@@ -36,8 +38,14 @@ def of_runs(networks, data):
     Raises:
         UserError: two runs have not held out the same, or no --data are given, nor a run.
     """
-    runs = [_run_of(network) for network in networks]
-    found = [each for each in runs if each and (data is None or _place(data) == _place(each.flags["data"]))]
+    runs = list(filter(None, map(_run_of, networks)))
+    found = [each for each in runs if data is None or _place(data) == _place(each.flags["data"])]
+    for other in runs:
+        if other not in found:
+            print(
+                f"{other.run} was trained on {other.flags['data']}: if --data {data} has images of that, "
+                "the errors are too small."
+            )
     if not found:
         if data is None:
             raise UserError("Give --data, what to evaluate on: there is no run among the networks to say it.")
@@ -54,23 +62,27 @@ def of_runs(networks, data):
 
 def _run_of(network):
     """What the run held out in whose folder a network lies, or whose folder it is; None without one."""
-    path = Path(split_source(network)[0]).resolve()
+    path, name = split_source(network)
+    if path in RELEASES.get(name, ()):
+        return None
+    path = Path(path).resolve()
     for folder in (path, *path.parents[:2]):  # checkpoints lie deepest
         if (folder / "config.json").is_file():
-            flags = record.read_json(folder / "config.json").get("flags")
-            if isinstance(flags, dict) and isinstance(flags.get("data"), str):
+            content = record.read_json(folder / "config.json")
+            flags = content.get("flags")
+            if "recipe" in content and isinstance(flags, dict) and isinstance(flags.get("data"), str):
                 split = folder / "split.json"
-                flags = {name: flags.get(name) for name in ("data", "held_out_split", "held_out")}
+                flags = {name: flags.get(name) for name in ("data", "held_out_split")}
                 return HeldOut(folder, flags, record.read_json(split) if split.exists() else None)
     return None
 
 
 def _place(data):
     """What is the same for all ways to write a value of --data."""
-    return os.path.realpath(data)
+    return ":".join(data.split(":")[:2]) if data.startswith(TFDS) else os.path.realpath(data)
 
 
 def _identity(held_out):
     """What is the same where the same images were held out."""
-    data, record = _place(held_out.flags["data"]), held_out.record
-    return (data, record["held_out"]) if record else (data, held_out.flags)
+    data = _place(held_out.flags["data"])
+    return (data, held_out.record.get("held_out")) if held_out.record else (data, held_out.flags)

@@ -27,6 +27,8 @@ def look_up(images, places):
         step = tf.reduce_max(tf.shape(picture)[:2] + LONGEST - 1) // LONGEST
         return place, picture[::step, ::step]
 
+    if not len(places):
+        return []
     wanted = np.zeros(len(images), bool)
     wanted[places] = True
     is_wanted = tf.constant(wanted)

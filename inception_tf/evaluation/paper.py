@@ -6,6 +6,7 @@ import math
 from rich.table import Table
 
 from inception_tf import record
+from inception_tf.config import TFDS
 from inception_tf.errors import UserError
 from inception_tf.evaluation.tables import NUMBERS, console, percent
 
@@ -141,6 +142,7 @@ def read(path):
     results = record.read_json(path)
     try:
         tables([results])
+        _strange(results)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"--results {path} is not that of an evaluation: give results.json of --output."
@@ -159,11 +161,14 @@ def show(results):
     for table in shown:
         to.print(table)
     for result in strangers:
-        networks = " + ".join(each["network"] for each in result["networks"])
-        to.print(
-            f"{networks} on {result['images']:,} images of {result['data']['name']}, {result['crops']} "
-            "crop(s): none of the paper's rows."
-        )
+        to.print(_strange(result))
+
+
+def _strange(result):
+    """What is said of a result that belongs to no row."""
+    networks = " + ".join(each["network"] for each in result["networks"])
+    where = f"{result['images']:,} images of {result['data']['name']}, {result['crops']} crop(s)"
+    return f"{networks} on {where}: none of the paper's rows."
 
 
 def tables(results):
@@ -210,11 +215,17 @@ def _is_like(result, table, row):
     return (
         result["crops"] == row.crops
         and result["data"]["imagenet"]
-        and result["data"]["held_out_split"] in (None, "validation")
+        and _is_validation_set(result["data"])
         and (result["images"], result["excluded"]) == (table.images, table.excluded)
         and (result["exclude"] is None or result["exclude"]["by_number"])
         and not result["left_out"]
     )
+
+
+def _is_validation_set(data):
+    """Whether data of ImageNet's classes may be its validation images, and no other version or split."""
+    other = data["name"].startswith(TFDS) and data["name"].split(":")[1] != "imagenet2012"
+    return not other and data["held_out_split"] in (None, "validation")
 
 
 def _shown(table, ours):

@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: results.json, a contact sheet of mistakes, a confusion matrix."""
 
 from inception_tf import labels, record
+from inception_tf.data.left_out import printable
 from inception_tf.evaluation import pictures, results
 from inception_tf.evaluation.look_up import look_up
 
@@ -24,14 +25,15 @@ def write(folder, images, places, true, probabilities, weights, names, networks,
     """
     classes = labels.classes(names)
     measured = results.measure(results.combined(probabilities, weights, places), true)
-    singles = [
-        results.errors(results.measure(results.combined([each], [1], places), true)) for each in probabilities
-    ]
+    singles = [results.errors(measured)]
+    if len(networks) > 1:
+        alone = (results.combined([each], [1], places) for each in probabilities)
+        singles = [results.errors(results.measure(each, true)) for each in alone]
     worst = results.mistakes(measured, pictures.SHEET)
     found = look_up(images, places[worst])
     mistakes = [
         {
-            "file": name,
+            "file": printable(name),
             **dict(zip(("true_class", "true"), classes[measured.labels[i]], strict=True)),
             **dict(zip(("predicted_class", "predicted"), classes[measured.predicted[i]], strict=True)),
             "confidence": float(measured.confidence[i]),
@@ -48,6 +50,7 @@ def write(folder, images, places, true, probabilities, weights, names, networks,
         "per_class": results.per_class(measured, classes),
         "mistakes": mistakes,
     }
+    record.write_json(folder / "results.json", content)
     if mistakes:
         entries = [
             {**mistake, "image": picture} for mistake, (_, picture) in zip(mistakes, found, strict=True)
@@ -56,5 +59,4 @@ def write(folder, images, places, true, probabilities, weights, names, networks,
     if len(names) <= pictures.READABLE:
         matrix = results.confusion(measured, len(names))
         pictures.draw_confusion(matrix, [name for _, name in classes], folder / "confusion.png")
-    record.write_json(folder / "results.json", content)
     return content
