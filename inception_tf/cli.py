@@ -142,16 +142,17 @@ def predict(
     if json:
         print(dumps(list(results), indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=110, markup=False, emoji=False)  # names may have brackets and colons
+    from inception_tf.evaluation.tables import console
+
+    to = console()
     for result in results:
-        console.print(result["file"], soft_wrap=True)
+        to.print(result["file"], soft_wrap=True)
         table = Table("Wnid", "Name", "Probability")
         for each in result["predictions"]:
             table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
-        console.print(table)
+        to.print(table)
 
 
 @data.command

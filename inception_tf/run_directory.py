@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from inception_tf import record
 from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.errors import UserError
+from inception_tf.files import written_beside
 
 # Flags that may differ when a run is resumed: where it runs, how often it saves and says so, and how many
 # images it does without, as the others stay where they are.
@@ -139,6 +139,5 @@ class RunDirectory:
     def forget_metrics_after(self, step):
         """Drops the lines of steps that a resumed run is about to take again."""
         kept = [row for row in self.read_metrics() if row["step"] <= step]
-        beside = self._metrics.with_name("metrics.jsonl.tmp")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(beside, self._metrics)
+        with written_beside(self._metrics) as beside:
+            beside.write_text("".join(json.dumps(row) + "\n" for row in kept))
