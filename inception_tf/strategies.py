@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -9,16 +10,20 @@ from pathlib import Path
 
 from inception_tf.errors import UserError
 
-
-def has_local_tpu():
-    """Whether this machine has a TPU chip and the library that drives it (nothing is imported)."""
-    chip = any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
-    return chip and importlib.util.find_spec("libtpu") is not None
+TPU_CHIPS = ("/dev/accel0", "/dev/vfio/0")
+TENSORFLOW_TPU = (2, 20)  # the oldest that will do, as in setup.cfg; it is the last one, too
+INSTALL_TPU = (
+    "pip uninstall -y tensorflow tensorflow-cpu tensorflow-tpu, which overwrite each other, then pip install "
+    "'inception_tf[tpu]'"
+)
 
 
 def prepare(name, tpu_name=None):
-    """Sets what the runtime of a local TPU reads when TensorFlow is first imported: call it before that."""
-    if name not in ("auto", "tpu") or tpu_name is not None or not has_local_tpu():
+    """Sets what the runtime of a local TPU reads when TensorFlow is first imported: call it before that.
+
+    Takes and raises what `resolve` does, and imports nothing of TensorFlow.
+    """
+    if _resolve(name, tpu_name) != "tpu" or not _has_local_tpu():
         return
     import libtpu
 
@@ -30,33 +35,44 @@ def prepare(name, tpu_name=None):
 def resolve(name, tpu_name=None):
     """The strategy that `auto` stands for on this machine; other names stand for themselves.
 
+    `auto` takes the workers of TF_CONFIG if there are several, else a TPU, else the GPUs, else the CPU.
+
     Args:
         name: "auto", "one_device", "mirrored", "multi_worker" or "tpu".
-        tpu_name: name of a Cloud TPU, or None.
+        tpu_name: name of a Cloud TPU, for where this machine has none or its own does not answer; or None.
 
     Raises:
-        UserError: this machine has no TPU, or TF_CONFIG names no workers.
+        UserError: there is no TPU, or what it needs is not installed; TF_CONFIG names no workers, or
+            parameter servers, or is not the JSON of a cluster.
     """
-    if name == "multi_worker" and not _workers():
-        raise UserError(
-            "--strategy multi_worker: the environment variable TF_CONFIG names no workers; set it for each, "
-            'as in {"cluster": {"worker": ["one:1234", "two:1234"]}, "task": {"type": "worker", "index": 0}}.'
-        )
-    if name == "auto" and len(_workers()) > 1:
-        return "multi_worker"
-    if name == "auto" and (tpu_name is not None or has_local_tpu()):
-        name = "tpu"
-    if name == "tpu" and tpu_name is None and not has_local_tpu():
-        raise UserError(
-            "--strategy tpu: this machine has no TPU chip or no libtpu; on a TPU machine "
-            "pip install 'inception_tf[tpu]', or name a Cloud TPU with --tpu-name."
-        )
+    name = _resolve(name, tpu_name)
     if name != "auto":
         return name
-
     import tensorflow as tf
 
     return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
+
+
+def describe(name, tpu_name=None):
+    """One line: the strategy that `resolve` gives for the same arguments, on what, and why."""
+    taken = resolve(name, tpu_name)
+    why = ["TF_CONFIG names no other workers", _tpu_words()]
+    if taken == "multi_worker":
+        # TensorFlow must not be asked for devices before it makes this strategy.
+        on, why = f"{len(_workers())} workers", ["TF_CONFIG names them"]
+    elif taken == "tpu":
+        on = "local" if _has_local_tpu() else tpu_name
+        if on == tpu_name:
+            why.append("--tpu-name was given")
+    else:
+        devices = _devices()
+        on = kind = devices[0].device_type
+        if taken == "mirrored":
+            on = f"{kind} x {len(devices)}"
+        why.append("no GPU" if kind == "CPU" else f"{len(devices)} GPU(s)")
+    if name != "auto":
+        why = [f"--strategy {name} was given"]
+    return f"Strategy: {taken} ({on}): {', '.join(why)}."
 
 
 @functools.cache
@@ -65,25 +81,97 @@ def make(name, tpu_name):
 
     Two MirroredStrategies of a process get into each other's collectives, and a TPU is initialised once.
     The TPU branch was written from the documentation and has not been run.
+
+    Raises:
+        UserError: neither the local TPU nor the one of `tpu_name` answers.
     """
     import tensorflow as tf
 
     if name == "tpu":
-        try:
-            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_name or "local")
-            tf.config.experimental_connect_to_cluster(resolver)
-            tf.tpu.experimental.initialize_tpu_system(resolver)
-        except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
-            raise UserError(
-                f"--strategy tpu: the TPU {tpu_name or 'local'} does not answer: {error}"
-            ) from error
-        return tf.distribute.TPUStrategy(resolver)
+        return _make_tpu([*(["local"] if _has_local_tpu() else []), *([tpu_name] if tpu_name else [])])
     if name == "multi_worker":
         return tf.distribute.MultiWorkerMirroredStrategy()
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    devices = _devices()
     if name == "mirrored":
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.OneDeviceStrategy(devices[0].name)
+
+
+def _make_tpu(names):
+    """The strategy of the first of these TPUs that answers."""
+    import tensorflow as tf
+
+    errors = []
+    for name in names:
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+        except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
+            errors.append(f"the TPU {name} does not answer: {error}")
+        else:
+            return tf.distribute.TPUStrategy(resolver)
+    raise UserError(f"--strategy tpu: {'; '.join(errors)}")
+
+
+def _resolve(name, tpu_name):
+    """`resolve` as far as it goes without TensorFlow: `auto` stays where it means the GPUs or the CPU."""
+    if name == "multi_worker" and not _workers():
+        raise UserError(
+            "--strategy multi_worker: the environment variable TF_CONFIG names no workers; set it for each, "
+            'as in {"cluster": {"worker": ["one:1234", "two:1234"]}, "task": {"type": "worker", "index": 0}}.'
+        )
+    if name == "auto" and len(_workers()) > 1:
+        return "multi_worker"
+    has_tpu = tpu_name is not None or _has_local_tpu()
+    if name == "tpu" and not has_tpu:
+        if _chip() is None:
+            raise UserError(
+                "--strategy tpu: this machine has no TPU chip: run on one that has, or name a Cloud TPU with "
+                "--tpu-name."
+            )
+        raise UserError(f"--strategy tpu: {_tpu_words()}.")
+    return "tpu" if name == "auto" and has_tpu else name
+
+
+def _devices():
+    """The GPUs of this machine, or else its CPU, as TensorFlow's logical devices."""
+    import tensorflow as tf
+
+    return tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+
+
+def _chip():
+    """The device file of this machine's TPU chip, or None."""
+    return next((chip for chip in TPU_CHIPS if Path(chip).exists()), None)
+
+
+def _has_local_tpu():
+    return _chip() is not None and _missing_for_tpu() is None
+
+
+def _tpu_words():
+    """What is to be said of this machine's TPU."""
+    chip, missing = _chip(), _missing_for_tpu()
+    if chip is None:
+        return "this machine has no TPU"
+    if missing is None:
+        return f"this machine has the TPU chip {chip}"
+    return f"the TPU chip {chip} is of no use, as {missing}"
+
+
+def _missing_for_tpu():
+    """What of that which drives a TPU chip is not installed, and how to install it; or None."""
+    least = ".".join(map(str, TENSORFLOW_TPU))
+    try:
+        version = importlib.metadata.version("tensorflow-tpu")
+    except importlib.metadata.PackageNotFoundError:
+        return f"tensorflow-tpu is not installed ({INSTALL_TPU})"
+    if tuple(map(int, version.split(".")[:2])) < TENSORFLOW_TPU:
+        return f"tensorflow-tpu {version} is older than {least} ({INSTALL_TPU})"
+    if importlib.util.find_spec("libtpu") is None:
+        return "libtpu is not installed (pip install 'inception_tf[tpu]')"
+    return None
 
 
 def _workers():
@@ -91,11 +179,18 @@ def _workers():
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
         cluster = config.get("cluster", {})
+        servers = cluster.get("ps")
         workers = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
         task = config.get("task", {})
         task = task.get("type"), task.get("index")
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"The variable TF_CONFIG is not the JSON of a cluster: {error}.") from error
+    if servers:
+        raise UserError(
+            "The variable TF_CONFIG names parameter servers (ps), but what the paper's 20 replicas trained "
+            "asynchronously is trained synchronously here, so that a global batch means the same on any "
+            "number of devices and a run can be repeated bit for bit: start these tasks as workers."
+        )
     if workers and task not in workers:
         raise UserError(
             f"The variable TF_CONFIG has the task {task}, which is none of its workers: give each worker its "
