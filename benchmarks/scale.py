@@ -449,8 +449,8 @@ def page():
             figure comes from."""
         ),
         _text(
-            f"""In short: by these counts memory bounds every network on every chip, not arithmetic, so batches
-            above 32 gain little. The time follows the bandwidth: at the roofline 200 epochs of
+            f"""In short: by these counts memory bounds every network on every chip, not arithmetic, so
+            batches above 32 gain little. The time follows the bandwidth: at the roofline 200 epochs of
             Inception-v4 take {hours(v4, v5e):.0f} hours on one v5e, {hours(v4, SETUPS[1]):.0f} on eight,
             {hours(v4, SETUPS[2]):.0f} on eight v6e or A100, {hours(v4, SETUPS[4]):.1f} on eight H100. The
             input takes a small part of each host's cores, and the gradients cost little but between
@@ -484,8 +484,8 @@ def page():
         _roofline(networks),
         _text(
             f"""Batch 64 a chip, or 32; a step takes the longer of the two times, without the all-reduce.
-            Largest batch: of a chip, the largest multiple of 32 that leaves {_percent(1 - ROOM)} of its memory
-            free, by the count above. Steps are slower than their roofline as a rule; one with all fused would
+            Largest batch: of a chip, the largest multiple of 32 that leaves {_percent(1 - ROOM)} of its
+            memory free, by the count above. Steps are slower than their roofline as a rule; one with all fused would
             move the smaller bytes above and have another. On GPUs it holds for a step compiled by XLA, which
             the trainer does not ask for: TensorFlow's own kernels for Keras's batch norm pass over float32
             several times. The recipe's learning rate is for 640 images a step (20 x 32, our reading of the
