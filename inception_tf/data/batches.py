@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from inception_tf.data import distortions
 from inception_tf.data.crops import views
-from inception_tf.data.left_out import report
+from inception_tf.data.left_out import printable, report
 
 # Images that one thread decodes, at most, where some may be left out. Measured on two cores: 32 at a time are
 # about a tenth slower than images one by one that may not be left out, and one at a time half as fast.
@@ -42,7 +42,8 @@ def training_batches(
         classes: number of classes; labels are less.
         first_step: the first step.
         last_step: the step after the last one.
-        worker: (which, of how many): each gets its share of every batch.
+        worker: (which, of how many): each gets its part of every batch, worker w of W the images from w / W
+            of it to (w + 1) / W, as the replicas of one process share it.
         left_out: a dict, to which the images that cannot be used are added, names and reasons; they stand in
             the batches as zeros. None: such an image is an error of TensorFlow's when its batch is asked for.
 
@@ -50,6 +51,7 @@ def training_batches(
         `tf.data.Dataset` of dicts of [batch / workers, ...]: `pixels`, uint8 (float32 where the distortion is
         not all of bytes) [..., size, size, 1 or 3], and `draws`, float32 [..., k], which
         `distortions.finisher` makes images of; `label`, int32; `weight`, float32, 0 for an image left out.
+        For one of several workers, batches of zeros follow without an end: take as many as there are steps.
 
     Raises:
         ValueError: the workers cannot share a batch evenly.
@@ -64,13 +66,40 @@ def training_batches(
         return {"pixels": pixels, "draws": draws, "label": example["label"]}
 
     which, workers = _checked_worker(worker, batch)
-    first = first_step * batch
-    records = images.shuffled(seed, first).enumerate(first).shard(workers, which)
+    share = batch // workers
+    records = _positioned(images, batch, seed, first_step)
+    if workers > 1:
+        records = records.filter(lambda position, _: position % batch // share == which)
     # What is read ahead ends there too: no image is left out that is not asked for.
-    records = records.take((last_step - first_step) * (batch // workers))
-    batches = _decoded(images, classes, records, example, batch // workers, left_out, tf.data.AUTOTUNE)
-    filled = functools.partial(_filled, batch // workers)
-    return batches.map(filled).prefetch(tf.data.AUTOTUNE)
+    records = records.take((last_step - first_step) * share)
+    batches = _decoded(images, classes, records, example, share, left_out, tf.data.AUTOTUNE)
+    if workers > 1:
+        # Before each batch of a dataset that may end, TensorFlow has the workers agree that all have one.
+        batches = batches.concatenate(_empty(batches.element_spec))
+    return batches.map(functools.partial(_filled, share)).prefetch(tf.data.AUTOTUNE)
+
+
+def names_of_step(images, *, batch, seed, step):
+    """The names of the images of a step, those of all workers, in the order of `training_batches`.
+
+    The records of the step are read anew, but not decoded.
+
+    Args:
+        images, batch, seed: as in `training_batches`.
+        step: which, from 0.
+
+    Returns:
+        list of `batch` strings, the names that images left out have: a file, a file and the place in it, or
+        for images in memory "image 3", the index.
+    """
+    records = _positioned(images, batch, seed, step).take(batch)
+    return [printable(images.name(record)) for _, record in records.as_numpy_iterator()]
+
+
+def _positioned(images, batch, seed, first_step):
+    """Pairs of the position and the record of what is trained on from a step on, without an end."""
+    first = first_step * batch
+    return images.shuffled(seed, first).enumerate(first)
 
 
 def evaluation_batches(
@@ -88,7 +117,8 @@ def evaluation_batches(
     """All images once, in order, in batches of one size: the last is filled up with weight 0.
 
     Args:
-        images, size, classes, worker, left_out: as in `training_batches`; all workers get as many batches.
+        images, size, classes, left_out: as in `training_batches`.
+        worker: (which, of how many): they take turns with the images, and all get as many batches.
         batch: views a batch, over all workers; the views of an image may lie in several.
         preprocessing: a `weights.Preprocessing`.
         crops: 1, 12 or 144; of the latter two half are the views, the others their mirror images, which are
@@ -125,8 +155,8 @@ def evaluation_batches(
     if count > 1:
         batches = batches.rebatch(share)
     filled = functools.partial(_filled, share)
-    empty = tf.data.Dataset.from_tensors(_zeros(batches.element_spec)).repeat()
-    batches = batches.concatenate(empty).take(math.ceil(math.ceil(total / workers) * count / share))
+    batches = batches.concatenate(_empty(batches.element_spec))
+    batches = batches.take(math.ceil(math.ceil(total / workers) * count / share))
     return batches.map(filled).prefetch(tf.data.AUTOTUNE)
 
 
@@ -189,6 +219,11 @@ def _filled(size, batch):
         return tf.ensure_shape(values, (size, *values.shape[1:]))
 
     return tf.nest.map_structure(filled, batch)
+
+
+def _empty(spec):
+    """Batches without images, and without an end, of the specification of batches whose size is not known."""
+    return tf.data.Dataset.from_tensors(_zeros(spec)).repeat()
 
 
 def _zeros(spec):
