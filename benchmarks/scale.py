@@ -459,8 +459,8 @@ def page():
         "## One step",
         _one_step(networks),
         _text(
-            f"""Batch 64 on one chip. Flops: 3 x forward x 2 x multiply-adds. Bytes, *plain*: each layer is
-            a pass of its own in bfloat16. Forward it reads its inputs and writes its output; backward it
+            f"""Batch 64 on one chip, recipe `paper`, no auxiliary head. Flops: 3 x forward x 2 x multiply-adds.
+            Bytes, *plain*: each layer is a pass of its own in bfloat16. Forward it reads its inputs and writes its output; backward it
             reads the gradient of its output and what it needs of the forward pass, and writes the gradient
             of its input. A convolution reads the gradient twice, batch norm its input twice forward
             (statistics, values) and input and gradient twice backward; gradients of a tensor with several
@@ -485,9 +485,9 @@ def page():
         _text(
             f"""Batch 64 a chip, or 32; a step takes the longer of the two times, without the all-reduce.
             Largest batch: of a chip, the largest multiple of 32 that leaves {_percent(1 - ROOM)} of its
-            memory free, by the count above. Steps are slower than their roofline as a rule; one with all fused would
-            move the smaller bytes above and have another. On GPUs it holds for a step compiled by XLA, which
-            the trainer does not ask for: TensorFlow's own kernels for Keras's batch norm pass over float32
+            memory free, by the count above. Steps are slower than their roofline as a rule; one with all fused
+            would move the smaller bytes above and have another. On GPUs it holds for a step compiled by XLA,
+            which the trainer does not ask for: TensorFlow's own kernels for Keras's batch norm pass over float32
             several times. The recipe's learning rate is for 640 images a step (20 x 32, our reading of the
             paper); eight chips take 256 or 512."""
         ),
