@@ -443,90 +443,93 @@ def page():
     parts = [
         "# Training at scale, on paper",
         _text(
-            """What 200 epochs of ImageNet at 299 px would take on TPUs and GPUs, and what the machines around
-            them must do. **Not run: no figure here was measured on a TPU or a GPU.**
-            [benchmarks/scale.py](../benchmarks/scale.py) prints this page; its last table says where each
-            figure comes from."""
+            """What 200 epochs of ImageNet at 299 px would take on TPUs and GPUs, and what the machines
+            around them must do. **Not run: no figure here was measured on a TPU or a GPU.**
+            [benchmarks/scale.py](../benchmarks/scale.py) prints this page; its last table says where
+            each figure comes from."""
         ),
         _text(
             f"""In short: by these counts memory bounds every network on every chip, not arithmetic, so
-            batches above 32 gain little. The time follows the bandwidth: at the roofline 200 epochs of
-            Inception-v4 take {hours(v4, v5e):.0f} hours on one v5e, {hours(v4, SETUPS[1]):.0f} on eight,
-            {hours(v4, SETUPS[2]):.0f} on eight v6e or A100, {hours(v4, SETUPS[4]):.1f} on eight H100. The
-            input takes a small part of each host's cores, and the gradients cost little but between
-            machines."""
+            batches above 32 gain little. The time follows the bandwidth: at the roofline 200 epochs
+            of Inception-v4 take {hours(v4, v5e):.0f} hours on one v5e, {hours(v4, SETUPS[1]):.0f} on
+            eight, {hours(v4, SETUPS[2]):.0f} on eight v6e or A100, {hours(v4, SETUPS[4]):.1f} on
+            eight H100. The input takes a small part of each host's cores, and the gradients cost
+            little but between machines."""
         ),
         "## One step",
         _one_step(networks),
         _text(
-            f"""Batch 64 on one chip, recipe `paper`, no auxiliary head. Flops: 3 x forward x 2 x multiply-adds.
-            Bytes, *plain*: each layer is a pass of its own in bfloat16. Forward it reads its inputs and writes its output; backward it
-            reads the gradient of its output and what it needs of the forward pass, and writes the gradient
-            of its input. A convolution reads the gradient twice, batch norm its input twice forward
-            (statistics, values) and input and gradient twice backward; gradients of a tensor with several
-            readers are added in pairs. A parameter is {PARAMETER_TRAFFIC} bytes: cast and read as
-            bfloat16; gradient, value, mean square, momentum and average in float32. *Fused*: the same, but
-            statistics, ReLU, concatenation, scaling and sums take no pass of their own. Memory: what the
-            backward pass reads, and {PARAMETER_MEMORY} bytes a parameter."""
+            f"""Batch 64 on one chip, recipe `paper`, no auxiliary head. Flops: 3 x forward x 2 x
+            multiply-adds. Bytes, *plain*: each layer is a pass of its own in bfloat16. Forward it
+            reads its inputs and writes its output; backward it reads the gradient of its output and
+            what it needs of the forward pass, and writes the gradient of its input. A convolution
+            reads the gradient twice, batch norm its input twice forward (statistics, values) and
+            input and gradient twice backward; gradients of a tensor with several readers are added in
+            pairs. A parameter is {PARAMETER_TRAFFIC} bytes: cast and read as bfloat16; gradient,
+            value, mean square, momentum and average in float32. *Fused*: the same, but statistics,
+            ReLU, concatenation, scaling and sums take no pass of their own. Memory: what the backward
+            pass reads, and {PARAMETER_MEMORY} bytes a parameter."""
         ),
         _text(
-            """Against what XLA counted in the step of Inception-v4, batch 64, that it had compiled for v5e
-            (an earlier compilation, not made by this script):"""
+            """Against what XLA counted in the step of Inception-v4, batch 64, that it had compiled for
+            v5e (an earlier compilation, not made by this script):"""
         ),
         _against_xla(v4),
         _text(
-            f"""Nothing was fitted. XLA fuses, and yet counts more bytes than the plain rule; what it adds was
-            not looked into, so the two are near each other, but one is no account of the other. All below
-            takes the plain rule. By XLA's bytes the step of Inception-v4 on v5e takes
-            {1e3 * COMPILED["bytes"] / V5E.bandwidth:.0f} ms instead of {1e3 * step_time(v4, v5e, 64):.0f}."""
+            f"""Nothing was fitted. XLA fuses, and yet counts more bytes than the plain rule; what it adds
+            was not looked into, so the two are near each other, but one is no account of the other.
+            All below takes the plain rule. By XLA's bytes the step of Inception-v4 on v5e takes
+            {1e3 * COMPILED["bytes"] / V5E.bandwidth:.0f} ms instead of
+            {1e3 * step_time(v4, v5e, 64):.0f}."""
         ),
         "## Roofline",
         _roofline(networks),
         _text(
             f"""Batch 64 a chip, or 32; a step takes the longer of the two times, without the all-reduce.
-            Largest batch: of a chip, the largest multiple of 32 that leaves {_percent(1 - ROOM)} of its
-            memory free, by the count above. Steps are slower than their roofline as a rule; one with all fused
-            would move the smaller bytes above and have another. On GPUs it holds for a step compiled by XLA,
-            which the trainer does not ask for: TensorFlow's own kernels for Keras's batch norm pass over float32
-            several times. The recipe's learning rate is for 640 images a step (20 x 32, our reading of the
-            paper); eight chips take 256 or 512."""
+            Largest batch: of a chip, the largest multiple of 32 that leaves {_percent(1 - ROOM)} of
+            its memory free, by the count above. Steps are slower than their roofline as a rule; one
+            with all fused would move the smaller bytes above and have another. On GPUs it holds for a
+            step compiled by XLA, which the trainer does not ask for: TensorFlow's own kernels for
+            Keras's batch norm pass over float32 several times. The recipe's learning rate is for 640
+            images a step (20 x 32, our reading of the paper); eight chips take 256 or 512."""
         ),
         "## Gradients",
         _gradients(networks),
         _text(
-            """All-reduce of the float32 gradients on a ring: 2 (n - 1) / n x bytes / bandwidth; in brackets
-            its share of a step at batch 64 and at 32. Where it is shorter than the backward pass, two
-            thirds of a step, it can hide behind it; bold: at batch 32 it cannot. Whether TensorFlow
-            overlaps the two was not tried; if it does not, a step is longer by that share. Bandwidth: a
-            ring through 2 x 4 chips takes two of the four ICI ports of each, so a quarter of the 400 (v5e)
-            and 800 GB/s (v6e) that count both ways; NVLink's 600 and 900 GB/s count both ways, so half;
-            Ethernet at the rate of the line."""
+            """All-reduce of the float32 gradients on a ring: 2 (n - 1) / n x bytes / bandwidth; in
+            brackets its share of a step at batch 64 and at 32. Where it is shorter than the backward
+            pass, two thirds of a step, it can hide behind it; bold: at batch 32 it cannot. Whether
+            TensorFlow overlaps the two was not tried; if it does not, a step is longer by that share.
+            Bandwidth: a ring through 2 x 4 chips takes two of the four ICI ports of each, so a
+            quarter of the 400 (v5e) and 800 GB/s (v6e) that count both ways; NVLink's 600 and 900
+            GB/s count both ways, so half; Ethernet at the rate of the line."""
         ),
         "## Input",
         _input(networks[fastest]),
         _text(
             f"""For {TITLES[fastest]}, the fastest, at batch 64 and the roofline. A core feeds
-            {IMAGES_PER_CORE:.0f} images/s, half of the 1,723 measured on two ([README](../README.md#data),
-            `inception`; 1,807 since). That more cores feed in proportion is assumed; a vCPU may be half a
-            core, and twice the cores are still there. The order of the images is one for any number of
-            workers: each reads all TFRecords and decodes its share
-            ([batches.py](../inception_tf/data/batches.py)). So each host reads the bytes of the whole job:
-            {IMAGE_BYTES / 1e3:.0f} KB an image, {IMAGES * IMAGE_BYTES / 1e9:.0f} GB an epoch."""
+            {IMAGES_PER_CORE:.0f} images/s, half of the 1,723 measured on two
+            ([README](../README.md#data), `inception`; 1,807 since). That more cores feed in
+            proportion is assumed; a vCPU may be half a core, and twice the cores are still there. The
+            order of the images is one for any number of workers: each reads all TFRecords and decodes
+            its share ([batches.py](../inception_tf/data/batches.py)). So each host reads the bytes of
+            the whole job: {IMAGE_BYTES / 1e3:.0f} KB an image, {IMAGES * IMAGE_BYTES / 1e9:.0f} GB an
+            epoch."""
         ),
         "## 200 epochs",
         _epochs(networks),
         _text(
             f"""{IMAGES:,} images an epoch, batch 64 a chip: hours at the roofline and, in brackets, at
             {assumed} of it, as are the steps in 30 minutes (`--checkpoint-every` counts steps). **The
-            {assumed} is assumed, not measured.** Evaluation, compilation and checkpoints are not counted.
-            Eight machines of one A100 take the hours of 8 x A100 if all of the all-reduce hides,
-            {slowed:.2f} times those (Inception-v4) at the roofline if none does."""
+            {assumed} is assumed, not measured.** Evaluation, compilation and checkpoints are not
+            counted. Eight machines of one A100 take the hours of 8 x A100 if all of the all-reduce
+            hides, {slowed:.2f} times those (Inception-v4) at the roofline if none does."""
         ),
         _checkpoints(networks),
         _text(
-            f"""A checkpoint: value, mean square, momentum and average of every trained parameter, value and
-            average of batch norm's statistics, in float32. Kept: the newest two and the best. Written: one
-            every 30 minutes of 200 epochs at {assumed}."""
+            f"""A checkpoint: value, mean square, momentum and average of every trained parameter, value
+            and average of batch norm's statistics, in float32. Kept: the newest two and the best.
+            Written: one every 30 minutes of 200 epochs at {assumed}."""
         ),
         "## Where the figures come from",
         _sources(),
