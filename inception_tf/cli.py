@@ -5,7 +5,7 @@ import os
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import cyclopts
 
@@ -22,6 +22,7 @@ app = cyclopts.App(
 )
 data = cyclopts.App(name="data", help="Prepare data sets.", help_format="plaintext")
 app.command(data)
+Launched = Literal["train", "evaluate"]
 
 
 @app.command
@@ -75,6 +76,23 @@ def evaluate(
         results.append(found)
     if config.paper:
         paper.show(results)
+
+
+@app.command
+def launch(command: Launched, /, *arguments: str, workers: int, restarts: int = 0):
+    """Train or evaluate with several worker processes on this machine.
+
+    As in: inception-tf launch --workers 2 train --data digits --run-dir runs/two
+
+    Args:
+        command: What each worker does.
+        arguments: Its flags, passed on as they are.
+        workers: Processes to start; each has its TF_CONFIG.
+        restarts: How often all are started again with --resume after an error that is not a wrong flag.
+    """
+    from inception_tf.launch import launch
+
+    sys.exit(launch([command, *arguments], workers, restarts))
 
 
 @app.command
@@ -225,9 +243,21 @@ def _require_tensorflow(command):
         raise UserError(f"{command} needs TensorFlow: pip install 'inception_tf[cpu]', or [gpu], or [tpu].")
 
 
+def _with_delimiter(arguments):
+    """The arguments, with `--` before what `launch` is to pass on, so that nothing of it is read here."""
+    if arguments[:1] == ["launch"]:
+        for i, word in enumerate(arguments):
+            if word == "--":
+                break
+            if word in get_args(Launched):
+                return [*arguments[:i], "--", *arguments[i:]]
+    return arguments
+
+
 def main(arguments=None):
     """Runs `inception-tf ARGUMENTS`; a user's mistake ends in one sentence and status 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    arguments = _with_delimiter(sys.argv[1:] if arguments is None else list(arguments))
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
