@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import json
+import math
 import os
 import queue
 import re
@@ -86,7 +87,7 @@ def _run(command, workers, events):
     for thread in threads:
         thread.start()
 
-    running, status, deadline = set(range(workers)), 0, None
+    running, status, deadline = set(range(workers)), 0, math.inf
     ends, signals = iter((signal.SIGTERM, signal.SIGKILL)), 0
 
     def send(number):
@@ -95,12 +96,15 @@ def _run(command, workers, events):
 
     while running:
         try:
-            i, value = events.get(timeout=None if deadline is None else max(0, deadline - time.monotonic()))
+            # Not for longer: a signal that comes right before the wait is seen only after it.
+            i, value = events.get(timeout=0.2)
         except queue.Empty:
+            if time.monotonic() < deadline:
+                continue
             number = next(ends)
             _say(f"Ending {len(running)} worker(s) with {number.name}.")
             send(number)
-            deadline = time.monotonic() + GRACE if number == signal.SIGTERM else None
+            deadline = time.monotonic() + GRACE if number == signal.SIGTERM else math.inf
             continue
         if i is None:
             signals += 1

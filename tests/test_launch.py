@@ -44,6 +44,7 @@ def start(script, workers=2, restarts=0, command=("train", "--run-dir", "a")):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
 
 
