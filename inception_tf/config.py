@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from inception_tf.errors import UserError
-from inception_tf.recipes import RECIPES
+from inception_tf.recipes import recipe_of
 
 TFDS = "tfds:"  # what --data begins with where it names a data set of TensorFlow Datasets
 Model = Literal[
@@ -20,6 +20,9 @@ Model = Literal[
     "inception_resnet_v2",
     "inception_resnet_v2_slim",
 ]
+
+WARM_UP_EPOCHS = 5  # at most, where the learning rate is scaled up; Goyal et al., arXiv 1706.02677
+WARM_UP_SHARE = 0.1  # of all epochs, at most
 
 SEVERAL = Parameter(consume_multiple=True, negative="", show_default=False)
 
@@ -45,26 +48,48 @@ class TrainConfig:
         classes: `auto` or a number gives --weights a new last layer, for the classes of the data; a number
             must be theirs. [default: the last layer of the weights is kept]
         size: Height and width of the input, in pixels; at least 75. [default: that of --weights, else 75]
-        recipe: Optimizer, learning rate, distortion, averages: `paper` is section 4, `cpu-demo` is tuned for
-            the digits, `fine-tune` for a start from weights. `auto` is fine-tune with --weights, else
-            cpu-demo.
-        batch: Images a step, over all replicas. [default: the recipe's]
+        recipe: Optimizer, learning rate, loss, distortion, averages: `paper` is section 4, `slim` has its
+            flags' defaults, `tpu` tensorflow/tpu's numbers, `cpu-demo` is tuned for the digits, `fine-tune`
+            for a start from weights. `auto` is fine-tune with --weights, else cpu-demo.
+        batch: Images a step, over all replicas; the recipe's learning rates are scaled with it. [default: the
+            recipe's]
         epochs: Passes over the training images, of the whole network. [default: the recipe's]
         steps: Steps, those of --head-epochs included, in place of epochs.
-        learning_rate: First learning rate of the whole network. [default: the recipe's]
+        learning_rate: First learning rate of the whole network, as it is. [default: the recipe's, scaled]
+        warm_up_epochs: Passes in which the learning rate rises from a tenth of it. [default: the recipe's; 5,
+            or a tenth of --epochs, where it is scaled up]
         head_epochs: Passes before --epochs in which the last layer alone is trained. [default: the recipe's]
-        head_learning_rate: Learning rate of these passes. [default: the recipe's]
+        head_learning_rate: Learning rate of these passes. [default: the recipe's, scaled]
+        optimizer: `rmsprop` or `momentum`. [default: the recipe's]
+        clip_norm: Largest norm of all gradients together. [default: the recipe's]
+        weight_decay: Factor on half the sum of squares of all kernels, in the loss. [default: the recipe's]
+        label_smoothing: Share of a label that is spread over all classes. [default: the recipe's]
+        auxiliary_weight: Factor on the loss of the auxiliary head; 0: none. It needs a size of at least 107.
+            [default: the recipe's]
+        average_decay: Of the running average of the parameters; 0: none. [default: the recipe's]
         distortion: Of training images: `affine` turns, zooms and moves them a little; `crop` shows a part and
             mirrors it; `inception` does so as slim, and distorts the colours of a whole batch on the device;
             `slim` is slim's own, which takes more of the CPU. [default: the recipe's]
-        policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere.
-        strategy: How devices are used. `auto` takes a TPU, else the GPUs, else the CPU.
-        tpu_name: Name of a Cloud TPU, where it is not the local one.
+        policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere. mixed_float16
+            scales the loss.
+        strategy: How devices are used. `auto` takes the workers of TF_CONFIG, a TPU, the GPUs, or the CPU.
+        tpu_name: Name of a Cloud TPU, for where there is no local one.
+        synchronized_batch_norm: Batch norm takes the statistics of all replicas' images together.
+        accumulate: Parts of each replica's share of a batch, which go through the network one after the
+            other, for less memory.
+        rematerialize: Compute what is inside a block again for the gradients, for less memory.
+        jit: Compile the loss and its gradients with XLA, which draws other dropout masks. `auto` does so on
+            GPUs; a TPU always does.
         seed: Seed of the initial weights, the order of the images, their distortion and dropout.
         run_dir: Folder for all that the run writes. [default: runs/<date>-<time>-<model>]
-        checkpoint_every: Steps from one checkpoint to the next.
-        log_every: Steps from one line of metrics to the next, run in one call of the graph; a signal to stop
-            waits for its end.
+        checkpoint_dir: Folder for the checkpoints, here or on gs://. [default: checkpoints in --run-dir]
+        checkpoint_minutes: Minutes from one checkpoint to the next; an epoch ends with one, too.
+        checkpoint_every: Steps from one checkpoint to the next, as well.
+        keep: Newest checkpoints to keep, beside the best.
+        skip_non_finite: Batches that may be left out because the loss is not finite on them; the run goes
+            back to the last checkpoint for each.
+        stall_timeout: Seconds without a step after which the run ends with status 75. [default: none]
+        log_every: Steps from one line of metrics to the next.
         data_report: Measure which share of a step is spent on waiting for images, and say it at the end.
         deterministic: Bit-identical results on the CPU, on one thread and so slower.
         resume: Go on from the newest checkpoint in --run-dir.
@@ -79,20 +104,36 @@ class TrainConfig:
     weights: str | None = None
     classes: Literal["auto"] | int | None = None
     size: int | None = None
-    recipe: Literal["auto", "cpu-demo", "fine-tune", "paper"] = "auto"
+    recipe: Literal["auto", "cpu-demo", "fine-tune", "paper", "slim", "tpu"] = "auto"
     batch: int | None = None
     epochs: int | None = None
     steps: int | None = None
     learning_rate: float | None = None
+    warm_up_epochs: float | None = None
     head_epochs: int | None = None
     head_learning_rate: float | None = None
+    optimizer: Literal["rmsprop", "momentum"] | None = None
+    clip_norm: float | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    auxiliary_weight: float | None = None
+    average_decay: float | None = None
     distortion: Literal["affine", "crop", "inception", "slim"] | None = None
-    policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
-    strategy: Literal["auto", "one_device", "mirrored", "tpu"] = "auto"
+    policy: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
     tpu_name: str | None = None
+    synchronized_batch_norm: Annotated[bool, Parameter(negative="")] = False
+    accumulate: int = 1
+    rematerialize: Annotated[bool, Parameter(negative="")] = False
+    jit: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
     run_dir: Path | None = None
-    checkpoint_every: int = 100
+    checkpoint_dir: str | None = None
+    checkpoint_minutes: float = 10
+    checkpoint_every: int | None = None
+    keep: int = 2
+    skip_non_finite: int = 0
+    stall_timeout: float | None = None
     log_every: int = 10
     data_report: Annotated[bool, Parameter(negative="")] = False
     deterministic: Annotated[bool, Parameter(negative="")] = False
@@ -110,6 +151,11 @@ class TrainConfig:
         _check_tpu_name(self)
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
+        if self.synchronized_batch_norm and self.accumulate > 1:
+            raise UserError(
+                f"--synchronized-batch-norm excludes --accumulate {self.accumulate}: parts that come one "
+                "after the other have statistics of their own."
+            )
         recipe = self.recipe_values()
         if recipe.head_epochs and self.weights is None:
             raise UserError(
@@ -129,13 +175,24 @@ class TrainConfig:
             log_every=1,
             seed=0,
             allow_corrupt=0,
+            accumulate=1,
+            keep=1,
+            skip_non_finite=0,
+            warm_up_epochs=0,
+            weight_decay=0,
+            auxiliary_weight=0,
         )
         if self.seed >= 2**32:
             raise UserError(f"--seed {self.seed} is too large: give less than 2**32.")
-        for field in ("learning_rate", "head_learning_rate"):
+        positive = ("learning_rate", "head_learning_rate", "clip_norm", "checkpoint_minutes", "stall_timeout")
+        for field in positive:
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise UserError(f"{flag(field)} {value} must be positive.")
+        for field in ("label_smoothing", "average_decay"):
+            value = getattr(self, field)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"{flag(field)} {value} must be a share of at least 0 and less than 1.")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out {self.held_out} must be a share between 0 and 1.")
 
@@ -147,15 +204,24 @@ class TrainConfig:
         return "cpu-demo" if self.weights is None else "fine-tune"
 
     def recipe_values(self):
-        """The recipe, with what the flags say in its place."""
+        """The recipe, its learning rates scaled to the batch, with what the flags say in its place."""
+        recipe = recipe_of(self.recipe_name, self.model)
+        names = {field.name for field in dataclasses.fields(recipe)}
         given = {
-            key: value
-            for key in ("batch", "epochs", "learning_rate", "head_epochs", "head_learning_rate", "distortion")
-            if (value := getattr(self, key)) is not None
+            field.name: value
+            for field in dataclasses.fields(self)
+            if field.name in names and (value := getattr(self, field.name)) is not None
         }
+        scale = given.get("batch", recipe.batch) / recipe.reference_batch
+        scaled = {"learning_rate": scale * recipe.learning_rate}
+        if recipe.head_learning_rate is not None:
+            scaled["head_learning_rate"] = scale * recipe.head_learning_rate
+        if scale > 1 and not recipe.warm_up_epochs and "learning_rate" not in given:
+            epochs = given.get("epochs", recipe.epochs)
+            scaled["warm_up_epochs"] = min(WARM_UP_EPOCHS, WARM_UP_SHARE * epochs)
         if self.weights is None:
-            given["batch_norm"] = "train"  # there are no statistics to keep
-        return dataclasses.replace(RECIPES[self.recipe_name], **given)
+            scaled["batch_norm"] = "train"  # there are no statistics to keep
+        return dataclasses.replace(recipe, **{**scaled, **given})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from inception_tf.labels import classes
 from inception_tf.saved_models import CARD, CLASS_NAMES
 
 CHECK = Path(__file__).with_name("saved_model_check.py")
+# Probabilities of the SavedModel may differ by as much from those of the Keras model.
+TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02, "mixed_float16": 0.02}
 
 
 def export_saved_model(model, directory, card):
@@ -52,6 +54,21 @@ def export_saved_model(model, directory, card):
     names = "".join(f"{name}\n" for name, _ in classes(card.labels))
     (beside / CLASS_NAMES).write_text(names, encoding="utf-8", newline="\n")
     os.replace(beside, directory)
+
+
+def check_export(model, directory, images, policy):
+    """`largest_difference`, which must be small for a dtype policy.
+
+    Raises:
+        RuntimeError: it is not.
+    """
+    difference = largest_difference(model, directory, images)
+    if not difference <= TOLERANCES[policy]:
+        raise RuntimeError(
+            f"{directory}, reloaded with tensorflow alone, differs from the trained network by "
+            f"{difference:.1e}; at most {TOLERANCES[policy]:.0e} was expected."
+        )
+    return difference
 
 
 def largest_difference(model, directory, images):

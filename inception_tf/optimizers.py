@@ -1,7 +1,9 @@
-"""The paper's optimizer (section 4): RMSProp, its learning rate, the running average of the parameters."""
+"""The paper's optimizers (section 4), their learning rate, and the running average of the parameters."""
 
 import keras
 import tensorflow as tf
+
+COLD = 0.1  # share of the learning rate that a warm-up begins with
 
 
 class RMSprop(keras.optimizers.RMSprop):
@@ -27,7 +29,10 @@ class RMSprop(keras.optimizers.RMSprop):
 
 
 class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of the head's stage, then that of the whole network, lowered from there on in steps.
+    """The learning rate of the head's stage, then that of the whole network.
+
+    The latter is lowered in steps, counted from the whole network's first one on; its cold and warm-up epochs
+    lead from a tenth of it to what it is lowered to by then.
 
     Args:
         recipe: a `Recipe`.
@@ -37,7 +42,9 @@ class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, recipe, steps):
         self._head_steps = steps.head
         self._head = recipe.head_learning_rate or recipe.learning_rate
-        self._whole = keras.optimizers.schedules.ExponentialDecay(
+        self._cold_steps = round(recipe.cold_epochs * steps.an_epoch)
+        self._warm_up_steps = round(recipe.warm_up_epochs * steps.an_epoch)
+        self._lowered = keras.optimizers.schedules.ExponentialDecay(
             recipe.learning_rate,
             decay_steps=max(1, round(recipe.decay_epochs * steps.an_epoch)),
             decay_rate=recipe.learning_rate_decay,
@@ -47,14 +54,31 @@ class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return keras.ops.where(step < self._head_steps, self._head, self._whole(step - self._head_steps))
 
+    def _whole(self, step):
+        warm = self._cold_steps + self._warm_up_steps
+        if not warm:
+            return self._lowered(step)
+        start, end = COLD * self._lowered.initial_learning_rate, self._lowered(warm)
+        risen = (keras.ops.cast(step, "float32") - self._cold_steps) / max(1, self._warm_up_steps)
+        rising = start + keras.ops.clip(risen, 0.0, 1.0) * (end - start)
+        return keras.ops.where(step < warm, rising, self._lowered(step))
+
     def get_config(self):
-        return {"head_steps": self._head_steps, "head": self._head, "whole": self._whole.get_config()}
+        return {
+            "head_steps": self._head_steps,
+            "head": self._head,
+            "cold_steps": self._cold_steps,
+            "warm_up_steps": self._warm_up_steps,
+            "lowered": self._lowered.get_config(),
+        }
 
 
-def make_optimizer(recipe, steps):
-    """RMSProp with the recipe's learning rates."""
+def make_optimizer(recipe, learning_rate):
+    """The recipe's optimizer with a `StagedLearningRate`; momentum is that of reference [13], as Keras's."""
+    if recipe.optimizer == "momentum":
+        return keras.optimizers.SGD(learning_rate, momentum=recipe.momentum, name="momentum")
     return RMSprop(
-        StagedLearningRate(recipe, steps),
+        learning_rate,
         rho=recipe.rms_decay,
         momentum=recipe.momentum,
         epsilon=recipe.epsilon,
@@ -73,24 +97,17 @@ class ParameterAverage:
     def __init__(self, variables, decay):
         self._variables = variables
         self._decay = decay
-        # Each replica keeps its own sums; reading them gives the mean over the replicas.
         self.averages = {
-            variable.path: tf.Variable(
-                variable.value,
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.MEAN,
-            )
-            for variable in variables
+            variable.path: tf.Variable(variable.value, trainable=False) for variable in variables
         }
 
     def update(self, step):
         """Moves the averages, on a replica, after step `step` (counted from 1)."""
         step = tf.cast(step, tf.float32)
-        rate = 1.0 - tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
+        decay = tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
         for variable in self._variables:
             average = self.averages[variable.path]
-            average.assign_sub(rate * (average - variable.value))
+            average.assign(variable.value + decay * (average - variable.value))
 
     def values(self):
         """The averages as arrays, by the path of their variable."""

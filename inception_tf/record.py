@@ -71,7 +71,12 @@ def check_unchanged(recorded, config, changeable, field):
         changeable: the names of those that may differ.
         field: the one that names the folder.
     """
-    before = read_json(recorded).get("flags")
+    check_flags(read_json(recorded), recorded, config, changeable, field)
+
+
+def check_flags(content, recorded, config, changeable, field):
+    """`check_unchanged`, of a record's content; `recorded` is where it was read."""
+    before = content.get("flags")
     if not isinstance(before, dict):
         raise UserError(f"{recorded} is not the record of a run: it has no flags.")
     for name, value in plain(config).items():
@@ -79,7 +84,7 @@ def check_unchanged(recorded, config, changeable, field):
             was = before.get(name)
             right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
             raise UserError(
-                f"{flag(name)} is {value} now, but the run in {recorded.parent} was started with {was}: "
+                f"{flag(name)} is {value} now, but the run of {recorded} was started with {was}: "
                 f"{right}, or another {flag(field)}."
             )
 

@@ -20,7 +20,15 @@ RESUMABLE = {
     "resume",
     "strategy",
     "tpu_name",
+    "accumulate",
+    "rematerialize",
+    "jit",
+    "checkpoint_dir",
     "checkpoint_every",
+    "checkpoint_minutes",
+    "keep",
+    "skip_non_finite",
+    "stall_timeout",
     "log_every",
     "data_report",
     "allow_corrupt",
@@ -33,15 +41,22 @@ class RunDirectory:
     Args:
         path: the folder; not made before `open`.
         config: the run's `TrainConfig`, with nothing left open.
+        writes: whether it is this process that writes: of several workers the first one.
 
     Raises:
         UserError: the folder is not empty and not to be resumed, or holds the record of a run with another
             configuration.
     """
 
-    def __init__(self, path, config):
+    def __init__(self, path, config, writes=True):
         self.path = Path(path)
         self._metrics = self.path / "metrics.jsonl"
+        self._writes = writes
+        if writes:
+            self._check(config)
+
+    def _check(self, config):
+        path = self.path
         recorded = self.path / "config.json"
         is_used = record.is_used(self.path)
         if not config.resume:
@@ -74,11 +89,28 @@ class RunDirectory:
         path = self.path / "left_out.json"
         return record.read_json(path) if path.exists() else None
 
-    def write_left_out(self, parts):
-        record.write_json(self.path / "left_out.json", parts)
+    @property
+    def not_finite(self):
+        """The steps on whose batches the loss was not finite, as dicts."""
+        path = self.path / "not_finite.json"
+        return record.read_json(path)["steps"] if path.exists() else []
 
-    def open(self, config, recipe, preprocessing, data, devices):
-        """Makes the folder and writes what stands before the first step, unless a resumed run has it.
+    def write_left_out(self, parts):
+        self._write("left_out.json", parts)
+
+    def write_not_finite(self, rows):
+        self._write("not_finite.json", {"steps": rows})
+
+    def write_results(self, results):
+        self._write("results.json", results)
+
+    def _write(self, name, content):
+        if self._writes:
+            record.write_json(self.path / name, content)
+
+    @staticmethod
+    def record(config, recipe, preprocessing, data, devices):
+        """What stands in config.json, and in every checkpoint.
 
         Args:
             config: the run's `TrainConfig`.
@@ -86,12 +118,8 @@ class RunDirectory:
             preprocessing: the `weights.Preprocessing` of the images that it is evaluated on.
             data: its `Data`.
             devices: their names.
-
-        Raises:
-            UserError: the folder cannot be written to.
         """
-        record.make(self.path, "run_dir")
-        configuration = {
+        return {
             "flags": record.plain(config),
             "recipe": dataclasses.asdict(recipe),
             "distortion": dataclasses.asdict(DISTORTIONS[recipe.distortion]),
@@ -102,12 +130,23 @@ class RunDirectory:
             "git": record.git_state(),
             "command": sys.argv,
         }
-        for name, content in (("config.json", configuration), ("split.json", data.record)):
-            if content is not None and not (self.path / name).exists():
-                record.write_json(self.path / name, content)
 
-    def write_results(self, results):
-        record.write_json(self.path / "results.json", results)
+    def open(self, configuration, split):
+        """Makes the folder and writes what stands before the first step, unless a resumed run has it.
+
+        Args:
+            configuration: what `record` gave.
+            split: the record of the data, or None.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        if not self._writes:
+            return
+        record.make(self.path, "run_dir")
+        for name, content in (("config.json", configuration), ("split.json", split)):
+            if content is not None and not (self.path / name).exists():
+                self._write(name, content)
 
     def log(self, row):
         """Adds one line to metrics.jsonl, and the same scalars to TensorBoard's events.
@@ -115,6 +154,8 @@ class RunDirectory:
         Args:
             row: dict of numbers, `step` among them.
         """
+        if not self._writes:
+            return
         with self._metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self._events.as_default(row["step"]):
@@ -138,6 +179,8 @@ class RunDirectory:
 
     def forget_metrics_after(self, step):
         """Drops the lines of steps that a resumed run is about to take again."""
+        if not self._writes:
+            return
         kept = [row for row in self.read_metrics() if row["step"] <= step]
         with written_beside(self._metrics) as beside:
             beside.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -209,6 +210,26 @@ def worker(strategy):
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
 
 
+def check_agreed(strategy, work, hint):
+    """Raises `UserError` if the workers of a strategy do not do the same work; all of them must call it.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        work: what stands for the work, fit for JSON.
+        hint: what all workers must be given alike, the end of a sentence.
+    """
+    import tensorflow as tf
+
+    if worker(strategy)[1] == 1:
+        return
+    mine = int(hashlib.sha256(json.dumps(work).encode()).hexdigest()[:15], 16)
+    mine = tf.constant([mine], tf.int64)
+    works = tf.function(lambda: strategy.run(lambda: tf.identity(mine)))()
+    works = strategy.gather(works, axis=0).numpy()
+    if len(set(works.tolist())) > 1:
+        raise UserError(f"The workers do not see the same work: give all of them the same {hint}.")
+
+
 @contextlib.contextmanager
 def gone_workers():
     """Within it, the error that one worker gets when another is gone is a sentence."""
@@ -231,7 +252,11 @@ def distribute(strategy, dataset):
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         replicas = strategy.num_replicas_in_sync // worker(strategy)[1]
         images = tf.nest.flatten(dataset.element_spec)[0].shape[0]
-        return strategy.distribute_datasets_from_function(lambda _: dataset.rebatch(images // replicas))
+        shares = dataset.rebatch(images // replicas)
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            # `rebatch` forgets it; known, TensorFlow does not ask all workers for one before every batch.
+            shares = shares.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        return strategy.distribute_datasets_from_function(lambda _: shares)
     # One device needs no distribution, and TensorFlow's cost a third of a step on the CPU where measured.
     if isinstance(strategy, tf.distribute.OneDeviceStrategy):
         return dataset

@@ -1,98 +1,148 @@
 """The training step: a network, its optimizer and its averages under a distribution strategy."""
 
 import contextlib
-import time
+import dataclasses
 
 import keras
 import tensorflow as tf
 
 from inception_tf.data import distortions
 from inception_tf.evaluation.evaluator import Evaluator
-from inception_tf.evaluation.ranks import ranks
-from inception_tf.optimizers import ParameterAverage, make_optimizer
+from inception_tf.objective import Objective
+from inception_tf.optimizers import ParameterAverage, StagedLearningRate, make_optimizer
+
+LOSS_SCALE = 2.0**15  # the first one of mixed_float16, and the steps without an overflow after which it
+GROWTH_STEPS = 2000  # doubles: both as of Keras's LossScaleOptimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """What is trained and what stands still in some of the steps.
+
+    Attributes:
+        trained: the variables to train.
+        moving: the batch norms whose moving statistics move.
+        frozen: the layers whose batch norms take the statistics they have.
+    """
+
+    trained: list
+    moving: list
+    frozen: list
+
+    @property
+    def statistics(self):
+        return [variable for norm in self.moving for variable in (norm.moving_mean, norm.moving_variance)]
 
 
 class Trainer:
     """What one run trains, and the graph that trains it.
 
+    A batch is spread over parts: a replica's share is one, or `accumulate` of them in turn. A step is the sum
+    of what all parts add, whichever device computes them; of batch norm's moving statistics it is the mean.
+    So all replicas hold the same variables after every step.
+
     The first steps may be the head's stage: they train the layer `logits` alone, all before it is frozen.
-    Which stage it is follows from the step, so that a checkpoint holds the same variables in both.
-    Under several replicas each has batch norm statistics of its own, and draws the same dropout mask.
+    Which stage it is, the learning rate and dropout follow from the number of the step.
 
     Args:
         strategy: a `tf.distribute.Strategy`.
         build_model: makes the network; called in the strategy's scope.
         recipe: a `Recipe`.
         steps: the run's `Steps`.
+        seed: of dropout.
         scale: of what the network sees, that of a `weights.Preprocessing`.
-        times_input: whether steps are to measure how long they wait for their batches.
+        accumulate: parts of a replica's share.
+        synchronized: whether batch norm takes the statistics of all replicas' parts together.
+        rematerialize: whether what is inside a block is computed again for the gradients, and not kept.
+        jit: whether XLA compiles the loss of a part and its gradients; it draws other dropout masks from the
+            same seed, and cannot be had with `synchronized` on several replicas.
 
     Attributes:
         model: the network, with a softmax top.
-        optimizer: RMSProp, built before the first step.
         average: the `ParameterAverage` of its weights.
+        variables: dict of all that a checkpoint needs, by name.
     """
 
-    def __init__(self, strategy, build_model, recipe, steps, scale="inception", times_input=False):
+    def __init__(
+        self,
+        strategy,
+        build_model,
+        recipe,
+        steps,
+        *,
+        seed=0,
+        scale="inception",
+        accumulate=1,
+        synchronized=False,
+        rematerialize=False,
+        jit=False,
+    ):
         self._strategy = strategy
-        self._batch = recipe.batch
+        self._replicas = strategy.num_replicas_in_sync
+        self._recipe = recipe
         self._head_steps = steps.head
-        self._times_input = times_input
+        self._accumulate = accumulate
+        self._jit = jit
+        self._scales_loss = keras.config.dtype_policy().name == "mixed_float16"
+        self._learning_rate = StagedLearningRate(recipe, steps)
         with strategy.scope():
             self.model = build_model()
             # Built here and not in the first step, which would be traced twice and make the slots in a graph.
-            self.optimizer = make_optimizer(recipe, steps)
-            self.optimizer.build(self.model.trainable_variables)
+            self._optimizer = make_optimizer(recipe, self._learning_rate)
+            self._optimizer.build(self.model.trainable_variables)
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
-        self._logits_model = keras.Model(self.model.input, self.model.get_layer("logits").output)
+            self._loss_scale = tf.Variable(LOSS_SCALE if self._scales_loss else 1.0, trainable=False)
+            self._finite_steps = tf.Variable(0, trainable=False)
+        self.variables = self._named_variables()
         self._finish = distortions.finisher(recipe.distortion, scale)
-        self._evaluator = Evaluator(strategy, self._logits_model, scale)
+        logits = keras.Model(self.model.input, self.model.get_layer("logits").output)
+        self._evaluator = Evaluator(strategy, logits, scale)
+
         head = self.model.get_layer("logits")
         backbone = [layer for layer in self.model.layers if layer is not head]
         norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
+        for norm in norms:
+            norm.synchronized = synchronized and self._replicas > 1
         frozen = norms if recipe.batch_norm == "freeze" else []
-        self._train_head = tf.function(self._make_train_steps(head.trainable_variables, backbone))
-        self._train_whole = tf.function(self._make_train_steps(self.model.trainable_variables, frozen))
-        self._reduce_statistics = tf.function(self._make_reduce_statistics())
+        moving = [] if frozen else norms
 
-    def train(self, iterator, count):
-        """Takes `count` steps, all of one stage, in one call of the graph.
+        def graph(stage):
+            parts = self._replicas * accumulate
+            objective = Objective(
+                self.model, recipe, parts, seed, rematerialize, stage.trained, stage.statistics
+            )
+            return tf.function(self._make_step(stage, objective))
+
+        self._head_step = graph(_Stage(head.trainable_variables, [], backbone))
+        self._whole_step = graph(_Stage(self.model.trainable_variables, moving, frozen))
+
+    def step(self, number, batch, signals=(0.0, 0.0)):
+        """Takes a step.
 
         Args:
-            iterator: over what `strategies.distribute` made of `batches.training_batches`, in batches of the
-                recipe's size.
-            count: steps to take.
+            number: int, of the step, counted from 0.
+            batch: what an iterator over `strategies.distribute(batches.training_batches)` gives.
+            signals: two numbers, 0 or more, which the other workers are to hear of.
 
         Returns:
-            the means over these steps of the loss (nats) and of the top-1 error (a fraction), and the seconds
-            that all of them waited for their batches, 0 where that is not measured.
+            float32 [5], the same on all workers: the loss (nats), the top-1 error (a fraction), the share of
+            zeros among the features before they are pooled, and the sums of the signals over all replicas. On
+            an accelerator it is waited for when it is read.
         """
-        is_head_stage = self.optimizer.iterations.value.numpy() < self._head_steps
-        train_steps = self._train_head if is_head_stage else self._train_whole
-        means, waited = train_steps(iterator, tf.constant(count))
-        return *means.numpy().tolist(), float(waited)
+        step = self._head_step if number < self._head_steps else self._whole_step
+        return step(tf.constant(number), batch, tf.constant(signals, tf.float32))
 
-    def evaluate(self, batches):
+    def evaluate(self, batches, moved=lambda: None):
         """Errors of the averaged weights on `batches.evaluation_batches` (see `Evaluator`)."""
         with self._averaged_weights():
-            return self._evaluator(batches)
+            return self._evaluator(batches, moved)
 
-    def learning_rate(self):
-        """The learning rate of the next step."""
-        return float(self.optimizer.learning_rate.numpy())
-
-    def reduce_statistics(self):
-        """Gives all replicas the mean of their batch norms' moving statistics.
-
-        Each replica moves its own, and nothing in a step reads them; since they are running means, the mean
-        of the replicas' is the statistic of all of them whenever it is taken.
-        """
-        if self._strategy.num_replicas_in_sync > 1:
-            self._reduce_statistics()
+    def learning_rate(self, number):
+        """The learning rate of a step."""
+        return float(self._learning_rate(tf.constant(number)))
 
     @contextlib.contextmanager
     def _averaged_weights(self):
-        self.reduce_statistics()
         trained = [variable.numpy() for variable in self.model.weights]
         averages = self.average.values()
         try:
@@ -103,68 +153,92 @@ class Trainer:
             for variable, value in zip(self.model.weights, trained, strict=True):
                 variable.assign(value)
 
-    def _make_reduce_statistics(self):
-        statistics = [variable.value for variable in self.model.weights if not variable.trainable]
+    def _named_variables(self):
+        slots = [v for v in self._optimizer.variables if v is not self._optimizer.iterations]
+        variables = {
+            **{f"model/{variable.path}": variable for variable in self.model.weights},
+            **{f"optimizer/{variable.path}": variable for variable in slots},
+            **{f"average/{path}": variable for path, variable in self.average.averages.items()},
+        }
+        if self._scales_loss:
+            variables |= {"loss_scale/scale": self._loss_scale, "loss_scale/steps": self._finite_steps}
+        return variables
 
-        def replica_reduce():
-            context = tf.distribute.get_replica_context()
-            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [v.read_value() for v in statistics])
-            for variable, mean in zip(statistics, means, strict=True):
-                variable.assign(mean)
+    def _make_step(self, stage, objective):
+        def replica_step(number, batch, signals):
+            # A tensor that is one for all replicas would not be summed.
+            totals = [*self._sum_of_parts(stage, objective, number, batch), tf.identity(signals)]
+            if self._replicas > 1:
+                context = tf.distribute.get_replica_context()
+                totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+            *totals, numbers, signals = totals
+            gradients, statistics = totals[: len(stage.trained)], totals[len(stage.trained) :]
+            self._apply(stage, number, gradients, statistics)
+            return tf.concat([numbers, signals], axis=0)
 
-        def reduce_statistics():
-            self._strategy.run(replica_reduce)
+        def step(number, batch, signals):
+            with _not_trainable(stage.frozen):
+                results = self._strategy.run(replica_step, args=(number, batch, signals))
+            return self._strategy.experimental_local_results(results)[0]
 
-        return reduce_statistics
+        return step
 
-    def _make_train_steps(self, variables, frozen):
-        """The graph of steps that train `variables`; the batch norms of the `frozen` layers stand still."""
+    def _sum_of_parts(self, stage, objective, number, batch):
+        """What the parts of a replica's share add: a flat list of gradients, statistics, three numbers."""
+        values = [tf.convert_to_tensor(variable.value) for variable in stage.trained]
+        statistics = [tf.convert_to_tensor(variable.value) for variable in stage.statistics]
+        loss_scale = tf.convert_to_tensor(self._loss_scale)
 
-        def replica_step(batch):
-            values = [variable.value for variable in variables]
-            images, labels, weights = self._finish(batch), batch["label"], batch["weight"]
-            # Only what leads to these is recorded: the gradient of what is frozen is not even built.
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(values)
-                logits = tf.cast(self._logits_model(images, training=True), tf.float32)
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-                # The optimizer sums the replicas' gradients, so the mean is over the global batch.
-                loss = tf.reduce_sum(weights * losses) / self._batch
-            gradients = tape.gradient(loss, values)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-            self.average.update(self.optimizer.iterations.value)
-            wrong = weights * tf.cast(ranks(logits, labels) >= 1, tf.float32)
-            return tf.stack([loss, tf.reduce_sum(wrong) / self._batch])
+        def contribution(images, labels, weights, part):
+            return tf.nest.flatten(objective(values, statistics, images, labels, weights, part, loss_scale))
 
-        def train_steps(iterator, count):
-            total, waited = tf.zeros(2), tf.zeros([], tf.float64)
-            with _not_trainable(frozen):
-                for _ in tf.range(count):
-                    if self._times_input:
-                        batch, seconds = _timed_next(iterator, total)
-                        waited += seconds
-                    else:
-                        batch = next(iterator)
-                    values = self._strategy.run(replica_step, args=(batch,))
-                    total += self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-            return total / tf.cast(count, tf.float32), waited
+        if self._jit:
+            contribution = tf.function(contribution, jit_compile=True)
 
-        return train_steps
+        def add(batch, part):
+            return contribution(self._finish(batch), batch["label"], batch["weight"], part)
 
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        first = (number * self._replicas + replica) * self._accumulate
+        if self._accumulate == 1:
+            return add(batch, first)
+        parts = {
+            name: tf.reshape(each, (self._accumulate, -1, *each.shape[1:])) for name, each in batch.items()
+        }
+        totals = [tf.zeros_like(value) for value in (*values, *statistics)] + [tf.zeros(3)]
+        for i in tf.range(self._accumulate):
+            added = add({name: each[i] for name, each in parts.items()}, first + i)
+            totals = [total + each for total, each in zip(totals, added, strict=True)]
+        return totals
 
-def _timed_next(iterator, before):
-    """The next batch, asked for once the tensor `before` is there, and the seconds that it took to come."""
-    with tf.control_dependencies([before]):
-        asked = _now()
-    with tf.control_dependencies([asked]):
-        batch = next(iterator)
-    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, _now() - asked
+    def _apply(self, stage, number, gradients, statistics):
+        """Moves all variables, on a replica, once all parts are summed."""
+        clip_norm = self._recipe.clip_norm
+        gradients = (
+            [gradient / self._loss_scale for gradient in gradients] if self._scales_loss else gradients
+        )
+        norm = tf.linalg.global_norm(gradients) if clip_norm or self._scales_loss else None
+        if clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, norm)
 
+        def update():
+            learning_rate = self._learning_rate(number)
+            for gradient, variable in zip(gradients, stage.trained, strict=True):
+                self._optimizer.update_step(gradient, variable, learning_rate)
+            for value, variable in zip(statistics, stage.statistics, strict=True):
+                variable.assign(value)
+            self.average.update(number + 1)
 
-def _now():
-    # tf.timestamp fails where operations are deterministic.
-    return tf.ensure_shape(tf.numpy_function(time.monotonic, [], tf.float64), [])
+        if not self._scales_loss:
+            update()
+            return
+        # A step whose gradients overflow is not taken; the scale is halved.
+        is_finite = tf.math.is_finite(norm)
+        tf.cond(is_finite, update, lambda: None)
+        steps = tf.where(is_finite, self._finite_steps + 1, 0)
+        grows = tf.equal(steps, GROWTH_STEPS)
+        self._loss_scale.assign(self._loss_scale * tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5))
+        self._finite_steps.assign(tf.where(grows, 0, steps))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import tensorflow as tf
 from fuzz_images import PIPELINES, Encoded, chunk, encoded, one_colour_jpeg, one_colour_png, scene, through
 from PIL import Image
 
-from inception_tf import cli, networks, training
+from inception_tf import cli, networks, run, training
 from inception_tf.config import TrainConfig
 from inception_tf.data import batches, folders, pictures, tfrecords
 from inception_tf.data.left_out import LeftOut
@@ -168,7 +168,7 @@ def test_what_these_pictures_show():
 def _network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
     x = inputs = keras.Input(input_shape)
     x = keras.layers.Conv2D(4, 5, strides=8, name="conv")(x)
-    x = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten()(x))
+    x = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten(name="average_pool")(x))
     return keras.Model(inputs, keras.layers.Activation("softmax", dtype="float32")(x), name="small")
 
 
@@ -176,8 +176,8 @@ def _network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
 def small(monkeypatch, tmp_path):
     """Runs of a small network, whose SavedModel, which takes the time of all the rest, is not written."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(training, "export_saved_model", lambda *_: None)
-    monkeypatch.setattr(training, "largest_difference", lambda *_: 0.0)
+    monkeypatch.setattr(run, "export_saved_model", lambda *_: None)
+    monkeypatch.setattr(run, "check_export", lambda *_: 0.0)
     for name in networks.NETWORKS:
         monkeypatch.setitem(networks.NETWORKS, name, networks.Entry(_network, "none"))
 
@@ -221,15 +221,15 @@ def _config(tmp_path, data, run="run", **keywords):
 
 def _interrupt(config, steps, monkeypatch):
     """Runs and is interrupted after so many steps."""
-    taken, left = Trainer.train, iter(range(steps))
+    taken = Trainer.step
 
-    def train(self, iterator, count):
-        if next(left, None) is None:
+    def step(self, number, batch, signals):
+        if number == steps:
             raise KeyboardInterrupt
-        return taken(self, iterator, count)
+        return taken(self, number, batch, signals)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "train", train)
+        patch.setattr(Trainer, "step", step)
         training.train(config)
 
 
@@ -300,14 +300,14 @@ def _write_folder(root):
 @pytest.mark.parametrize("allowed", [0, 2])
 def test_pictures_that_vanish_in_the_middle_of_a_run(allowed, tmp_path, small, monkeypatch):
     data, odd = _write_folder(tmp_path / "data")
-    gone, taken = data / "val" / "cat" / "02.png", Trainer.train
+    gone, taken = data / "val" / "cat" / "02.png", Trainer.step
 
-    def train(self, iterator, count):
+    def step(self, number, batch, signals):
         gone.unlink(missing_ok=True)
         odd.write_bytes(b"")
-        return taken(self, iterator, count)
+        return taken(self, number, batch, signals)
 
-    monkeypatch.setattr(Trainer, "train", train)
+    monkeypatch.setattr(Trainer, "step", step)
     named = {str(data / "train" / "dog") + r"/\udcff.png": "it is empty"}
     if allowed:
         results = training.train(_config(tmp_path, data, steps=15, allow_corrupt=allowed))

@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 def _network(input_shape, classes, **_):
     image = keras.Input(input_shape, name="image")
-    logits = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten(name="flatten")(image))
+    logits = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten(name="average_pool")(image))
     return keras.Model(image, keras.layers.Activation("softmax", name="predictions")(logits), name="product")
 
 
@@ -148,10 +148,7 @@ def other_run(place):
 def _table(run, of="average"):
     """float64 [images, classes], what the tensors of the checkpoint say of the held-out images."""
     checkpoint = tf.train.load_checkpoint(str(run.path / "checkpoints" / "ckpt-2"))
-    kernel, bias = (
-        checkpoint.get_tensor(f"{of}/logits.S{name}/.ATTRIBUTES/VARIABLE_VALUE")
-        for name in ("kernel", "bias")
-    )
+    kernel, bias = (checkpoint.get_tensor(f"{of}/logits/{name}") for name in ("kernel", "bias"))
     preprocessing = Preprocessing(**json.loads((run.path / "config.json").read_text())["preprocessing"])
     rows = []
     for pixels, _ in run.held_out:

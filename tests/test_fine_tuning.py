@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from fed import fed
 
-from inception_tf import networks, preprocess_input, training, weights
+from inception_tf import export, networks, preprocess_input, run, training, weights
 from inception_tf.config import TrainConfig
 from inception_tf.errors import UserError
-from inception_tf.optimizers import make_optimizer
+from inception_tf.optimizers import StagedLearningRate
 from inception_tf.recipes import RECIPES
 from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
@@ -54,13 +54,13 @@ def trained(monkeypatch):
     runs = []
 
     class Kept(Trainer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
             runs.append((_values(self.model), self))
 
-    monkeypatch.setattr(training, "Trainer", Kept)
+    monkeypatch.setattr(run, "Trainer", Kept)
     # The process that reloads the SavedModel takes seconds; test_training.py has it.
-    monkeypatch.setattr(training, "largest_difference", lambda *_: 0.0)
+    monkeypatch.setattr(export, "largest_difference", lambda *_: 0.0)
     return runs
 
 
@@ -144,23 +144,24 @@ def _trainer(head_steps=2, **keywords):
         variable.assign(rng.uniform(0.1, 0.5, variable.shape))
     images = rng.uniform(-1, 1, (4, 20, 20, 3)).astype(np.float32)
     labels = rng.integers(0, 5, 4, np.int32)
-    return trainer, iter(tf.data.Dataset.from_tensors(fed(images, labels, draws=6)).repeat()), images, labels
+    return trainer, fed(images, labels, draws=6), images, labels
 
 
 def test_batch_norm_infers_in_the_head_stage_while_dropout_drops():
-    trainer, batches, *_ = _trainer(head_learning_rate=1e-12)
-    assert trainer.train(batches, 1)[0] != trainer.train(batches, 1)[0]
-    trainer, batches, images, labels = _trainer(head_learning_rate=1e-12)
+    trainer, batch, *_ = _trainer(head_learning_rate=1e-12)
+    assert trainer.step(0, batch)[0] != trainer.step(1, batch)[0]
+    trainer, batch, images, labels = _trainer(head_learning_rate=1e-12)
     trainer.model.get_layer("dropout").rate = 0.0
     probabilities = trainer.model(images, training=False).numpy()
     expected = -np.log(probabilities[np.arange(4), labels]).mean()
-    assert trainer.train(batches, 2)[0] == pytest.approx(float(expected), rel=1e-5)
+    for number in range(2):
+        assert float(trainer.step(number, batch)[0]) == pytest.approx(float(expected), rel=1e-5)
     assert all(layer.trainable for layer in trainer.model.layers)
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "freeze"])
 def test_the_recipe_says_whether_batch_norm_keeps_its_statistics(batch_norm):
-    trainer, batches, images, labels = _trainer(head_steps=0, batch_norm=batch_norm, learning_rate=1e-12)
+    trainer, batch, images, labels = _trainer(head_steps=0, batch_norm=batch_norm, learning_rate=1e-12)
     trainer.model.get_layer("dropout").rate = 0.0
     before = _values(trainer.model)
     probabilities = trainer.model(images, training=batch_norm == "train").numpy()
@@ -168,7 +169,7 @@ def test_the_recipe_says_whether_batch_norm_keeps_its_statistics(batch_norm):
         layer, variable = name.split("/")
         getattr(trainer.model.get_layer(layer), variable).assign(value)
     expected = -np.log(probabilities[np.arange(4), labels]).mean()
-    assert trainer.train(batches, 1)[0] == pytest.approx(float(expected), rel=1e-5)
+    assert float(trainer.step(0, batch)[0]) == pytest.approx(float(expected), rel=1e-5)
     after = _values(trainer.model)
     moved = (before["first_bn/moving_mean"] != after["first_bn/moving_mean"]).any()
     assert moved == (batch_norm == "train")
@@ -176,14 +177,15 @@ def test_the_recipe_says_whether_batch_norm_keeps_its_statistics(batch_norm):
 
 def _operations(graph):
     definition = graph.as_graph_def()
-    return {node.op for function in definition.library.function for node in function.node_def}
+    functions = definition.library.function
+    return {node.op for nodes in (definition.node, *(f.node_def for f in functions)) for node in nodes}
 
 
 def test_the_head_stage_computes_no_gradient_of_a_convolution():
-    trainer, batches, *_ = _trainer()
+    trainer, batch, *_ = _trainer()
     head, whole = (
-        _operations(steps.get_concrete_function(batches, tf.constant(1)).graph)
-        for steps in (trainer._train_head, trainer._train_whole)
+        _operations(step.get_concrete_function(tf.constant(1), batch, tf.zeros(2)).graph)
+        for step in (trainer._head_step, trainer._whole_step)
     )
     assert "Conv2DBackpropFilter" in whole and "Conv2D" in head
     assert not {operation for operation in head if "Conv2DBackprop" in operation}
@@ -197,7 +199,7 @@ def test_the_learning_rate_of_each_stage_decays_from_its_own_start():
         learning_rate_decay=0.5,
         decay_epochs=2,
     )
-    schedule = make_optimizer(recipe, Steps(10, 30, 100))._learning_rate
+    schedule = StagedLearningRate(recipe, Steps(10, 30, 100))
     for step, expected in ((0, 0.5), (29, 0.5), (30, 0.1), (49, 0.1), (50, 0.05), (69, 0.05), (70, 0.025)):
         assert float(schedule(tf.constant(step, tf.int64))) == pytest.approx(expected)
 
@@ -233,30 +235,30 @@ def test_a_few_pictures_have_a_head_stage_too(pictures, weights_file, trained, t
 def test_a_recipe_without_a_head_stage_can_get_one(recipe):
     config = TrainConfig(weights="some.keras", recipe=recipe, head_epochs=1, learning_rate=0.5)
     assert RECIPES[recipe].head_epochs == 0
-    schedule = make_optimizer(config.recipe_values(), Steps(10, 10, 100))._learning_rate
+    schedule = StagedLearningRate(config.recipe_values(), Steps(10, 10, 100))
     assert float(schedule(tf.constant(0))) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("calls", [1, 3], ids=["head", "whole"])
+@pytest.mark.parametrize("steps", [1, 5], ids=["head", "whole"])
 def test_a_run_resumed_in_either_stage_is_the_uninterrupted_one(
-    pictures, weights_file, trained, tmp_path, monkeypatch, calls
+    pictures, weights_file, trained, tmp_path, monkeypatch, steps
 ):
     def config(name, **keywords):
         return _config(pictures, weights_file, tmp_path / name, deterministic=True, **keywords)
 
     training.train(config("whole"))
-    original, taken = Trainer.train, []
+    original, taken = Trainer.step, []
 
-    def train(self, iterator, count):
-        taken.append(count)
-        if len(taken) == calls:
+    def step(self, number, batch, signals):
+        taken.append(number)
+        if len(taken) == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, iterator, count)
+        return original(self, number, batch, signals)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", train)
+        patch.setattr(Trainer, "step", step)
         assert training.train(config("parts")) is None
-    assert sum(taken) == {1: 3, 3: 6}[calls]
+    assert len(taken) in (steps + 1, steps + 2)
     training.train(config("parts", resume=True))
     (_, whole), _, (_, parts) = trained
     for ours, theirs in zip(whole.model.variables, parts.model.variables, strict=True):
@@ -322,21 +324,20 @@ def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path,
     keras_files.write(_small_network((75, 75, 3), 4), tmp_path / "scaled.keras", card)
     seen = []
 
-    def train(self, iterator, count):
-        batch = next(iterator)
+    def step(self, number, batch, signals):
         mirrored = batch["draws"].numpy()[:, 0] < 0.5
         pixels = np.minimum(batch["pixels"].numpy() + np.float32(0.5), 255)
         pixels[mirrored] = pixels[mirrored, :, ::-1]
         np.testing.assert_allclose(self._finish(batch), preprocess_input(pixels, scale=scale), atol=1e-4)
-        return 1.0, 0.5, 0.0
+        return tf.constant([1.0, 0.5, 0.0, 0.0, 0.0])
 
-    def evaluate(self, batches):
+    def evaluate(self, batches, moved):
         seen.append(next(iter(batches))["pixels"].numpy())
         return self._evaluator(batches)
 
-    monkeypatch.setattr(Trainer, "train", train)
+    monkeypatch.setattr(Trainer, "step", step)
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
-    monkeypatch.setattr(training, "largest_difference", lambda *arguments: seen.append(arguments[2]) or 0.0)
+    monkeypatch.setattr(export, "largest_difference", lambda *arguments: seen.append(arguments[2]) or 0.0)
     training.train(_config(pictures, tmp_path / "scaled.keras", tmp_path / "run", steps=1))
     split = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
     files = [pictures / path for name in sorted(CLASSES) for path in split[name]]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_tf import InceptionResNetV1, preprocess_input, training
+from inception_tf import InceptionResNetV1, preprocess_input, run, training
 from inception_tf.cli import main
 from inception_tf.config import TrainConfig
+from inception_tf.export import TOLERANCES
 from inception_tf.trainer import Trainer
 from inception_tf.weights import Card, keras_files
 
@@ -36,7 +37,7 @@ def _write_weights(images, path):
 
 @pytest.fixture
 def watched(monkeypatch, digits):
-    """Filled with (features, values by layer) of the network of a run: at first, then after each call."""
+    """Filled with (features, values by layer) of the network: at first, after the head, at last."""
     seen = []
     fixed = preprocess_input(_images(digits.validation, 0, 2).reshape(-1, 75, 75, 3))
 
@@ -47,16 +48,17 @@ def watched(monkeypatch, digits):
         )
 
     class Watched(Trainer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
             look(self.model)
 
-        def train(self, iterator, count):
-            result = super().train(iterator, count)
-            look(self.model)
+        def step(self, number, batch, signals):
+            result = super().step(number, batch, signals)
+            if number + 1 in (5, 8):
+                look(self.model)
             return result
 
-    monkeypatch.setattr(training, "Trainer", Watched)
+    monkeypatch.setattr(run, "Trainer", Watched)
     return seen
 
 
@@ -77,7 +79,7 @@ def test_new_classes_from_files_of_pictures_to_a_name(digits, watched, tmp_path,
         for number, image in enumerate(images):
             Image.fromarray(image).save(tmp_path / "pictures" / name / f"{number:02}.png")
 
-    run = tmp_path / "run"
+    folder = tmp_path / "run"
     results = training.train(
         TrainConfig(
             data=str(tmp_path / "pictures"),
@@ -86,7 +88,7 @@ def test_new_classes_from_files_of_pictures_to_a_name(digits, watched, tmp_path,
             batch=10,  # five steps an epoch
             steps=8,
             log_every=5,
-            run_dir=run,
+            run_dir=folder,
         )
     )
     (features, first), (features_after_head, head), (features_at_last, last) = watched
@@ -104,14 +106,14 @@ def test_new_classes_from_files_of_pictures_to_a_name(digits, watched, tmp_path,
     moved = _moved(head, last)
     assert {"logits", *(name for name in first if name.endswith("_conv"))} <= moved
 
-    assert json.loads((run / "results.json").read_text()) == results
+    assert json.loads((folder / "results.json").read_text()) == results
     assert results["steps"] == 8 and results["images"] == 5
-    assert results["saved_model_difference"] <= training.TOLERANCES["float32"]
+    assert results["saved_model_difference"] <= TOLERANCES["float32"]
     capsys.readouterr()
 
-    held_out = json.loads((run / "split.json").read_text())["held_out"]["seven"][0]
+    held_out = json.loads((folder / "split.json").read_text())["held_out"]["seven"][0]
     with pytest.raises(SystemExit, match="0"):
-        main(["predict", str(tmp_path / "pictures" / held_out), "--weights", str(run), "--json"])
+        main(["predict", str(tmp_path / "pictures" / held_out), "--weights", str(folder), "--json"])
     (answer,) = json.loads(capsys.readouterr().out)
     assert {each["name"] for each in answer["predictions"]} == set(NAMES)
     assert sum(each["probability"] for each in answer["predictions"]) == pytest.approx(1, abs=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_tf import cli, networks, training
+from inception_tf import cli, networks, run, training
 from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data import sources
 from inception_tf.data.folders import Pictures
@@ -22,7 +22,7 @@ from inception_tf.errors import UserError
 def _small_network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
     inputs = x = keras.Input(input_shape, name="image")
     x = keras.layers.Conv2D(4, 5, strides=8, name="conv")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Flatten(name="average_pool")(x)
     x = keras.layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x), name="small")
 
@@ -179,20 +179,19 @@ def test_folders_and_their_tfrecords_train_the_same_but_for_the_order(small, pic
 
 def test_a_resumed_run_on_tfrecords_is_the_uninterrupted_one(small, records, tmp_path, monkeypatch):
     _train(records, tmp_path / "whole", deterministic=True)
-    original, calls = training.Trainer.train, []
+    original = run.Trainer.step
 
-    def train(self, iterator, count):
-        calls.append(count)
-        if len(calls) == 3:
+    def step(self, number, batch, signals):
+        if number == 8:
             raise KeyboardInterrupt
-        return original(self, iterator, count)
+        return original(self, number, batch, signals)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "train", train)
+        patch.setattr(run.Trainer, "step", step)
         with pytest.raises(KeyboardInterrupt):
             _train(records, tmp_path / "parts", deterministic=True)
     _train(records, tmp_path / "parts", deterministic=True, resume=True)
-    whole, parts = (keras.models.load_model(tmp_path / run / "model.keras") for run in ("whole", "parts"))
+    whole, parts = (keras.models.load_model(tmp_path / name / "model.keras") for name in ("whole", "parts"))
     for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
         assert one.tobytes() == other.tobytes()
 

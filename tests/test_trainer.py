@@ -1,4 +1,4 @@
-"""The training step under one device and under two replicas, and the evaluation of averages."""
+"""The training step against Keras's own loop, under two replicas, and the evaluation of averages."""
 
 import dataclasses
 
@@ -28,10 +28,10 @@ def _trainer(strategy_name, batch, dropout_rate=0.0, learning_rate=0.01):
         """Small, since the graph is traced in every test, but with all that a step must handle."""
         inputs = x = keras.Input((20, 20, 3))
         for i in range(2):
-            x = keras.layers.Conv2D(8, 3, use_bias=False)(x)
+            x = keras.layers.Conv2D(8, 3, use_bias=False, name=f"conv_{i}")(x)
             x = keras.layers.BatchNormalization(momentum=0.9, scale=False, name=f"bn_{i}")(x)
             x = keras.layers.Activation("relu")(x)
-        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
         x = keras.layers.Dropout(dropout_rate)(x)
         x = keras.layers.Dense(10, name="logits")(x)
         return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x))
@@ -45,9 +45,11 @@ def _batch(count, seed=0):
     return rng.uniform(-1, 1, (count, 20, 20, 3)).astype(np.float32), rng.integers(0, 10, count, np.int32)
 
 
-def _iterator(strategy, images, labels):
-    dataset = tf.data.Dataset.from_tensors(fed(images, labels)).repeat()
-    return iter(strategy.experimental_distribute_dataset(dataset))
+def _train(strategy, trainer, images, labels, count):
+    """Takes so many steps on the same batch; what they return, float32 [count, 5]."""
+    dataset = tf.data.Dataset.from_tensors(fed(images, labels)).repeat(count)
+    distributed = strategies.distribute(strategy, dataset)
+    return np.array([trainer.step(number, batch).numpy() for number, batch in enumerate(distributed)])
 
 
 def test_a_step_is_that_of_keras_own_loop():
@@ -61,10 +63,9 @@ def test_a_step_is_that_of_keras_own_loop():
     reference.optimizer.build(reference.trainable_variables)
     for velocity in reference.optimizer._velocities:
         velocity.assign(np.ones(velocity.shape))
-    for _ in range(3):
-        expected = reference.train_on_batch(images, labels)
-        loss, *_ = trainer.train(_iterator(strategy, images, labels), 1)
-        assert loss == pytest.approx(float(np.asarray(expected).ravel()[0]), rel=1e-5)
+    expected = [np.asarray(reference.train_on_batch(images, labels)).ravel()[0] for _ in range(3)]
+    losses = _train(strategy, trainer, images, labels, 3)[:, 0]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for ours, theirs in zip(trainer.model.weights, reference.weights, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
 
@@ -74,32 +75,57 @@ def test_two_replicas_with_equal_halves_are_one_device_with_a_half():
     one, trainer_one = _trainer("one_device", 4)
     two, trainer_two = _trainer("mirrored", 8)
     assert two.num_replicas_in_sync == 2
-    losses_one = trainer_one.train(_iterator(one, images, labels), 3)
+    losses_one = _train(one, trainer_one, images, labels, 3)
     doubled = np.concatenate([images, images]), np.concatenate([labels, labels])
-    losses_two = trainer_two.train(_iterator(two, *doubled), 3)
+    losses_two = _train(two, trainer_two, *doubled, 3)
     np.testing.assert_allclose(losses_one, losses_two, rtol=1e-5)
     for ours, theirs in zip(trainer_one.model.weights, trainer_two.model.weights, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_statistics_are_reduced_to_the_mean_of_the_replicas():
+def test_statistics_are_the_mean_of_the_replicas():
     strategy, trainer = _trainer("mirrored", 8)
-    trainer.train(_iterator(strategy, *_batch(8)), 2)
-    name = "bn_0"
+    images, labels = _batch(8)
+    images[:4] += 0.5  # so that the halves differ
+    first_layer = keras.Model(trainer.model.input, trainer.model.get_layer("bn_0").input)
+    of_halves = [first_layer.predict(half, verbose=0).mean((0, 1, 2)) for half in (images[:4], images[4:])]
+    _train(strategy, trainer, images, labels, 1)
+    moving_mean = trainer.model.get_layer("bn_0").moving_mean.value
+    for replica in moving_mean.values:
+        np.testing.assert_allclose(replica.numpy(), 0.1 * np.mean(of_halves, axis=0), rtol=1e-4, atol=1e-7)
+    assert np.abs(0.1 * of_halves[0] - moving_mean.values[0].numpy()).max() > 1e-3
 
-    def replicas():
-        return [v.numpy() for v in trainer.model.get_layer(name).moving_mean.value.values]
 
-    first, second = replicas()
-    assert np.abs(first - second).max() > 1e-6
-    trainer.reduce_statistics()
-    for reduced in replicas():
-        np.testing.assert_allclose(reduced, (first + second) / 2, rtol=1e-5, atol=1e-8)
+@pytest.mark.parametrize("strategy_name", ["one_device", "mirrored"])
+def test_signals_are_summed_over_the_replicas(strategy_name):
+    strategy, trainer = _trainer(strategy_name, 4)
+    batch = next(iter(strategies.distribute(strategy, tf.data.Dataset.from_tensors(fed(*_batch(4))))))
+    replicas = strategy.num_replicas_in_sync
+    assert trainer.step(0, batch, (1.0, 0.0)).numpy()[3:].tolist() == [replicas, 0]
+    assert trainer.step(1, batch, (0.0, 2.0)).numpy()[3:].tolist() == [0, 2 * replicas]
+    assert trainer.step(2, batch).numpy()[3:].tolist() == [0, 0]
+
+
+def test_variables_are_named_once_and_are_all_that_a_step_reads():
+    images, labels = _batch(4)
+    strategy, trainer = _trainer("one_device", 4)
+    _train(strategy, trainer, images, labels, 2)
+    values = {name: variable.numpy() for name, variable in trainer.variables.items()}
+    weights = {f"{kind}/{v.path}" for v in trainer.model.weights for kind in ("model", "average")}
+    assert weights < set(values)
+    after = _train(strategy, trainer, images, labels, 1)
+    strategy, another = _trainer("one_device", 4)
+    assert set(another.variables) == set(values)
+    for name, variable in another.variables.items():
+        variable.assign(values[name])
+    np.testing.assert_array_equal(_train(strategy, another, images, labels, 1), after)
+    for name, variable in another.variables.items():
+        np.testing.assert_array_equal(variable.numpy(), trainer.variables[name].numpy())
 
 
 def test_evaluation_takes_the_averages_and_gives_the_weights_back():
     strategy, trainer = _trainer("one_device", 4)
-    trainer.train(_iterator(strategy, *_batch(4)), 3)
+    _train(strategy, trainer, *_batch(4), 3)
     before = [variable.numpy() for variable in trainer.model.weights]
     images, labels = _batch(6, seed=1)
     split = InMemory(((images + 1) * 127.5).astype(np.uint8), labels)
@@ -148,8 +174,11 @@ def test_errors_are_counted_by_hand(strategy_name):
 
 def test_dropout_differs_from_step_to_step_and_replays_with_the_seed():
     images, labels = _batch(4)
-    strategy, trainer = _trainer("one_device", 4, dropout_rate=0.5, learning_rate=1e-12)
-    first = [trainer.train(_iterator(strategy, images, labels), 1)[0] for _ in range(2)]
-    strategy, trainer = _trainer("one_device", 4, dropout_rate=0.5, learning_rate=1e-12)
+
+    def losses():
+        trained = _trainer("one_device", 4, dropout_rate=0.5, learning_rate=1e-12)
+        return _train(*trained, images, labels, 2)[:, 0]
+
+    first = losses()
     assert first[0] != first[1]
-    assert trainer.train(_iterator(strategy, images, labels), 1)[0] == pytest.approx(first[0], rel=1e-5)
+    np.testing.assert_allclose(losses(), first, rtol=1e-5)

@@ -8,17 +8,23 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from inception_tf import conversion, networks, training, weights
-from inception_tf.config import TrainConfig
-from inception_tf.data import digits as embedded
-from inception_tf.data.images import InMemory
+from inception_tf import conversion, networks, weights
+from inception_tf.checkpoints import Checkpoints
 from inception_tf.errors import UserError
-from inception_tf.trainer import Trainer
 from inception_tf.weights import keras_files, tf1_checkpoints, training_checkpoints
 
 NETWORK = "inception_resnet_v1"
 NAMES = tuple(str(digit) for digit in range(10))
+HOW = weights.Preprocessing(scale="imagenet", resize="bicubic", central_fraction=0.9)
+CARD = weights.Card(NETWORK, 75, NAMES, HOW)
+RECORD = {
+    "flags": {"model": NETWORK, "size": 75},
+    "class_names": NAMES,
+    "preprocessing": dataclasses.asdict(HOW),
+    "seed": 1,
+}
 
 
 def _small_network(
@@ -42,52 +48,41 @@ def _small_network(
     return keras.Model(inputs, x, name=NETWORK)
 
 
-@pytest.fixture(scope="module")
-def small(digits):
-    """Runs of this module train a small network on few digits."""
-    few = dataclasses.replace(
-        digits,
-        train=InMemory(digits.train.images[::15], digits.train.labels[::15]),
-        validation=InMemory(digits.validation.images[:20], digits.validation.labels[:20]),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(networks.NETWORKS, NETWORK, networks.Entry(_small_network, "none"))
-        patch.setattr(embedded, "load", lambda: few)
-        patch.setattr(training, "largest_difference", lambda *_: 0.0)
-        yield patch
+def _save(run, steps=(3, 5), record=RECORD):
+    """Writes checkpoints; the averages of the last one, and the parameters as trained, as dicts of arrays."""
+    model, average = _small_network((75, 75, 3)), _small_network((75, 75, 3))
+    variables = {
+        **{f"model/{variable.path}": variable for variable in model.weights},
+        **{f"average/{variable.path}": variable for variable in average.weights},
+        "optimizer/iterations": tf.Variable(5),
+        "dropout/0": tf.Variable([1, 2], dtype=tf.uint32),
+    }
+    checkpoints = Checkpoints(run / "checkpoints", variables, record)
+    generator = np.random.default_rng(0)
+    for step in steps:
+        for variable in (*model.weights, *average.weights):
+            variable.assign(generator.uniform(0.1, 1, variable.shape))
+        checkpoints.save(step)
+    checkpoints.wait()
+    return tuple({v.path: v.numpy() for v in network.weights} for network in (average, model))
 
 
-def _train(patch, run, **keywords):
-    """Trains; the values of the model's variables when the run was over, which are the trained ones."""
-    trainers = []
-
-    class Kept(Trainer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            trainers.append(self)
-
-    with patch.context() as inner:
-        inner.setattr(training, "Trainer", Kept)
-        training.train(
-            TrainConfig(
-                **{
-                    "run_dir": run,
-                    "batch": 20,
-                    "steps": 5,
-                    "checkpoint_every": 3,
-                    "learning_rate": 0.01,
-                    **keywords,
-                }
-            )
-        )
-    return {variable.path: variable.numpy() for variable in trainers[0].model.weights}
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, NETWORK, networks.Entry(_small_network, "none"))
 
 
 @pytest.fixture(scope="module")
-def finished(small, tmp_path_factory):
-    """A finished run of two replicas, and its parameters as trained; not to be written to."""
+def finished(tmp_path_factory):
+    """A finished run, its averages and its parameters as trained; not to be written to."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    return run, _train(small, run, strategy="mirrored")
+    averages, trained = _save(run)
+    (run / "config.json").write_text(json.dumps(RECORD))
+    model = _small_network((75, 75, 3))
+    for variable in model.weights:
+        variable.assign(averages[variable.path])
+    keras_files.write(model, run / "model.keras", CARD)
+    return run, averages, trained
 
 
 @pytest.fixture
@@ -95,9 +90,7 @@ def begun(finished, tmp_path):
     """A copy of the run without what it left behind in the end."""
     run = tmp_path / "begun"
     shutil.copytree(finished[0], run)
-    for name in ("model.keras", "results.json"):
-        (run / name).unlink()
-    shutil.rmtree(run / "saved_model")
+    (run / "model.keras").unlink()
     return run
 
 
@@ -108,17 +101,19 @@ def _same(tensors, expected):
 
 
 def test_averages_of_the_last_checkpoint_are_those_of_the_finished_run(finished, begun):
-    of_the_run = weights.read(finished[0])
+    run, averages, _ = finished
+    of_the_run = weights.read(run)
     assert of_the_run.format is keras_files and len(of_the_run.tensors) == 6
     for source in (begun, begun / "checkpoints" / "ckpt-5", begun / "checkpoints" / "ckpt-5.index"):
         read = weights.read(source, NETWORK)
         assert read.format is training_checkpoints
-        assert read.card == of_the_run.card == weights.Card(NETWORK, 75, NAMES)
+        assert read.card == of_the_run.card == CARD
         _same(read.tensors, of_the_run.tensors)
+        _same(read.tensors, averages)
 
 
 def test_parameters_as_trained(finished, begun):
-    run, trained = finished
+    run, averages, trained = finished
     for source in (
         run,
         begun,
@@ -126,8 +121,16 @@ def test_parameters_as_trained(finished, begun):
         f"{run}/checkpoints/ckpt-5.data-00000-of-00001",
     ):
         _same(weights.read(source, average=False).tensors, trained)
-    averages = weights.read(run).tensors
     assert all(np.any(averages[name] != trained[name]) for name in trained)
+
+
+def test_a_checkpoint_alone(begun, finished, tmp_path):
+    """Without the folder of its run, and under another name."""
+    for file in (begun / "checkpoints").glob("ckpt-5.*"):
+        shutil.copy(file, tmp_path / file.name.replace("ckpt-5", "mine"))
+    read = weights.read(tmp_path / "mine")
+    assert read.format is training_checkpoints and read.card == CARD
+    _same(read.tensors, finished[1])
 
 
 def test_an_earlier_checkpoint(finished):
@@ -143,26 +146,12 @@ def test_the_newest_is_the_one_of_the_most_steps(begun):
 
 
 def test_networks_of_both(finished, begun):
-    run, trained = finished
+    run, _, trained = finished
     averaged, card = conversion.load(begun, auxiliary_head=False)
     _same({v.path: v.numpy() for v in averaged.weights}, weights.read(run).tensors)
     raw, other = conversion.load(run, auxiliary_head=False, average=False)
     _same({v.path: v.numpy() for v in raw.weights}, trained)
     assert card == other
-
-
-def test_the_card_has_the_scale_of_the_weights_that_the_run_began_with(small, tmp_path):
-    how = weights.Preprocessing(scale="imagenet", resize="bicubic", central_fraction=0.9)
-    card = weights.Card(NETWORK, 75, NAMES, how)
-    keras_files.write(_small_network((75, 75, 3)), tmp_path / "scaled.keras", card)
-    run = tmp_path / "run"
-    _train(small, run, weights=str(tmp_path / "scaled.keras"), steps=1, distortion="slim")
-    expected = weights.Card(
-        NETWORK, 75, NAMES, weights.Preprocessing(scale="imagenet", central_fraction=0.875)
-    )
-    at_last = weights.read(run / "checkpoints" / "ckpt-1")
-    assert weights.read(run).card == at_last.card == expected
-    _same(at_last.tensors, weights.read(run).tensors)
 
 
 # What is refused
@@ -175,7 +164,7 @@ def _refused(source, words, **keywords):
 
 
 def test_one_set_of_weights(finished, tmp_path):
-    run, _ = finished
+    run = finished[0]
     sentence = r"{} holds one set of weights: leave out --no-average\.$"
     _refused(run / "model.keras", sentence.format("model.keras"), average=False)
     model, card = conversion.load(run)
@@ -220,31 +209,23 @@ def test_a_finished_run_without_its_checkpoints(begun):
     _refused(begun, "There is no checkpoint in .*begun", average=False)
 
 
-def test_a_checkpoint_without_its_record(begun):
-    (begun / "config.json").unlink()
-    for name in ("ckpt-5", "ckpt-5.index"):
-        _refused(
-            begun / "checkpoints" / name, "checkpoint of a training run.*there is no .*begun/config.json"
-        )
+@pytest.mark.parametrize("change", [{"flags": None}, {"flags": {"model": NETWORK}}])
+def test_a_record_that_does_not_say_enough(tmp_path, change):
+    _save(tmp_path, record=RECORD | change)
+    _refused(tmp_path / "checkpoints" / "ckpt-5", "its record does not say the network")
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[1]", '{"flags": null}', '{"flags": {"model": "inception_v4", "size": 75}}']
+    "change",
+    [
+        {"class_names": 3},
+        {"preprocessing": {"scale": "dark"}},
+        {"flags": {"model": NETWORK, "size": -1}},
+    ],
 )
-def test_a_damaged_record(begun, content):
-    (begun / "config.json").write_text(content)
-    _refused(begun, "config.json does not say the network")
-
-
-@pytest.mark.parametrize(
-    "change", [{"class_names": 3}, {"preprocessing": {"scale": "dark"}}, {"flags.size": -1}]
-)
-def test_a_record_that_makes_no_card(begun, change):
-    record = json.loads((begun / "config.json").read_text())
-    if "flags.size" in change:
-        record["flags"]["size"] = change["flags.size"]
-    (begun / "config.json").write_text(json.dumps(record | change))
-    _refused(begun, "its card of labels and preprocessing is damaged")
+def test_a_record_that_makes_no_card(tmp_path, change):
+    _save(tmp_path, record=RECORD | change)
+    _refused(tmp_path / "checkpoints" / "ckpt-5", "its card of labels and preprocessing is damaged")
 
 
 @pytest.mark.parametrize(
@@ -284,12 +265,20 @@ def test_damaged_data(begun):
     _refused(begun, "ckpt-5 cannot be read.*")
 
 
-def test_a_checkpoint_of_another_program(tmp_path):
-    import tensorflow as tf
-
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_checkpoint_of_another_program(tmp_path, has_config):
+    """Such as a run's of an earlier version of this package."""
     (tmp_path / "checkpoints").mkdir()
     prefix = tf.train.Checkpoint(v=tf.Variable(1.0)).write(str(tmp_path / "checkpoints" / "ckpt-1"))
-    _refused(prefix, "there is no .*config.json")
-    record = {"flags": {"model": NETWORK, "size": 75}, "class_names": NAMES, "preprocessing": {}}
-    Path(tmp_path, "config.json").write_text(json.dumps(record))
-    _refused(prefix, "nothing in it begins with average/")
+    if has_config:
+        Path(tmp_path, "config.json").write_text(json.dumps(RECORD))
+    _refused(
+        prefix, "training run of this package: it has no record: another program wrote it, or an earlier"
+    )
+
+
+def test_nothing_of_a_network(tmp_path):
+    checkpoints = Checkpoints(tmp_path, {"model/a": tf.Variable(1.0)}, RECORD)
+    checkpoints.save(1)
+    checkpoints.wait()
+    _refused(tmp_path / "ckpt-1", "nothing in it begins with average/")

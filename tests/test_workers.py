@@ -128,14 +128,6 @@ def test_one_task_alone_is_no_cluster(monkeypatch):
         strategies.resolve("multi_worker")
 
 
-def test_training_says_that_it_does_not_run_on_several_workers(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("TF_CONFIG", cluster(2)[0])
-    with pytest.raises(SystemExit) as exit:
-        main(["train", "--run-dir", str(tmp_path / "run")])
-    assert exit.value.code == 2 and "several workers is not built yet" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 def test_workers_with_other_networks_are_refused(ground, tmp_path):
     folder, _, _ = ground
     other = known_networks.waves(1, known_networks.CLASSES).export(tmp_path / "other")

@@ -68,9 +68,9 @@ class EvaluationDirectory:
             )
 
     def work(self, *content):
-        """A hash of the flags that matter and of some content, plain values, as an int of 60 bits."""
+        """What stands for the work: the flags that matter and some content, plain values."""
         flags = {key: value for key, value in record.plain(self._config).items() if key not in RESUMABLE}
-        return int(hash_of([flags, self._config.batch, *content])[:15], 16)
+        return [flags, self._config.batch, *content]
 
     def open(self, networks, held_out):
         """Makes the folder and its record, unless they are there.

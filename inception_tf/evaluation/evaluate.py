@@ -158,7 +158,12 @@ class _Evaluation:
         identities = [_identity(network) for network in self._networks]
         self._directory.check(identities, self._held_out)
         chosen = [self._missing(rows) for rows in self._rows]
-        self._agree(self._directory.work(identities, self._held_out, np.packbits(chosen).tolist()))
+        # None writes before all have looked.
+        strategies.check_agreed(
+            self._strategy,
+            self._directory.work(identities, self._held_out, np.packbits(chosen).tolist()),
+            f"flags, networks and data, and an --output that they share, not each its own {config.output}",
+        )
         if self._is_first:
             self._directory.open(identities, self._held_out)
             for rows in (*self._rows, self._labels):
@@ -182,22 +187,6 @@ class _Evaluation:
     def _missing(self, rows):
         """bool [images], which of those that are not excluded a network is still to be shown."""
         return (rows.missing() | self._labels.missing()) & ~self._excluded
-
-    def _agree(self, work):
-        """Raises `UserError` if the workers do not do the same work; none writes before all have looked.
-
-        Args:
-            work: an int that stands for it.
-        """
-        if self._worker[1] == 1:
-            return
-        mine = tf.constant([work], tf.int64)
-        all_work = self._strategy.gather(self._strategy.run(lambda: tf.identity(mine)), axis=0).numpy()
-        if len(set(all_work.tolist())) > 1:
-            raise UserError(
-                "The workers do not see the same work: give all of them the same flags, networks and data, "
-                f"and an --output that they share, not each its own {self._config.output}."
-            )
 
     def _batches(self, network, chosen, left_out):
         config = self._config

@@ -37,8 +37,8 @@ class Evaluator:
         self._scale = scale
         self._sums = tf.function(distributed_sums)
 
-    def __call__(self, batches):
-        """Evaluates the batches of `batches.evaluation_batches`.
+    def __call__(self, batches, moved=lambda: None):
+        """Evaluates the batches of `batches.evaluation_batches`; `moved` is called after each.
 
         Returns:
             dict of `top1_error`, `top5_error` (fractions), `loss` (nats), `images`.
@@ -53,6 +53,7 @@ class Evaluator:
             total = total + sums.numpy().astype(np.float64)
             low, high = min(low, float(np.min(ranges))), max(high, float(np.max(ranges)))
             inputs.check_range(low, high, self._scale)
+            moved()
         inputs.warn_if_unscaled(low, high, self._scale)
         loss, top1, top5, images = total.tolist()
         return {

@@ -181,13 +181,14 @@ def _read(path, network, average):
     return Weights(path, format, tensors, card)
 
 
-def assign(model, weights, new_head=False):
+def assign(model, weights, new_head=False, new_auxiliary_head=False):
     """Gives every variable of `model` its value of `weights`, or changes nothing.
 
     Args:
         model: a network of this package.
         weights: a `Weights`.
         new_head: whether the layers that depend on the classes keep their values.
+        new_auxiliary_head: whether all layers of the auxiliary head do.
 
     Raises:
         UserError: a variable is missing, left over, of another shape or not finite; the sentence lists which.
@@ -197,6 +198,7 @@ def assign(model, weights, new_head=False):
         for layer in model.layers
         for variable in layer.weights
         if not (new_head and layer.name in HEADS)
+        and not (new_auxiliary_head and layer.name.startswith("auxiliary_"))
     }
     tensors = weights.tensors
     names = weights.names([*variables, *TOP])

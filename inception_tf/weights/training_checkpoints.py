@@ -9,8 +9,8 @@ from inception_tf.weights.card import Card
 from inception_tf.weights.tf1_checkpoints import opened, prefix_of, values
 
 NAME = "checkpoint of a training run of this package"
-OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"  # a key that TensorFlow 1 does not write
-VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+RECORD = "record"  # the key of a JSON text about the run, which no other program's checkpoints have
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a key of the checkpoints of TensorFlow 2's own
 
 
 def newest(run):
@@ -21,46 +21,48 @@ def newest(run):
 
 
 def identify(path):
-    """Whether `path` is one of the files of a checkpoint that TensorFlow 2 wrote, or what they begin with."""
-    index = Path(f"{prefix_of(path)}.index")
-    return index.is_file() and (OBJECT_GRAPH in index.read_bytes() or _record(path).is_file())
+    """Whether `path` is a file of a checkpoint of a run or of TensorFlow 2's own, or the prefix of one.
 
-
-def _record(path):
-    """The config.json of the run that the checkpoint lies in."""
-    return Path(prefix_of(path)).absolute().parent.parent / "config.json"
+    One that cannot be opened is taken for a run's if its name is that of one.
+    """
+    prefix = prefix_of(path)
+    if not Path(f"{prefix}.index").is_file():
+        return False
+    try:
+        keys = opened(prefix).get_variable_to_dtype_map()
+    except Exception:  # whatever the readers of a damaged file come upon
+        return re.fullmatch(r"ckpt-\d+", os.path.basename(prefix)) is not None
+    return RECORD in keys or OBJECT_GRAPH in keys
 
 
 def read(path, average=True):
     """The averaged parameters of a checkpoint, or those as trained (`average=False`), and its card."""
-    card = _card(_record(path))
     reader = opened(prefix_of(path))
+    keys = reader.get_variable_to_dtype_map()
+    if RECORD not in keys:
+        raise ValueError(
+            f"it has no {RECORD}: another program wrote it, or an earlier version of this package"
+        )
     folder = "average/" if average else "model/"
-    keys = {
-        key.removeprefix(folder).removesuffix(VALUE): key
-        for key in reader.get_variable_to_dtype_map()
-        if key.startswith(folder)
-    }
-    if not keys:
+    names = {key.removeprefix(folder): key for key in keys if key.startswith(folder)}
+    if not names:
         raise ValueError(f"nothing in it begins with {folder}")
-    # TensorFlow's way to write a name that has a slash.
-    return values(reader, {name.replace(".S", "/"): key for name, key in keys.items()}), card
+    return values(reader, names), _card(reader.get_tensor(RECORD))
 
 
 def _card(record):
-    if not record.is_file():
-        raise ValueError(f"there is no {record}, the record of its run, which says its network and classes")
     try:
-        content = json.loads(record.read_text())
-        flags = content["flags"]
+        record = json.loads(record)
         card = {
-            "network": flags["model"],
-            "size": flags["size"],
-            "labels": content["class_names"],
-            "preprocessing": content["preprocessing"],
+            "network": record["flags"]["model"],
+            "size": record["flags"]["size"],
+            "labels": record["class_names"],
+            "preprocessing": record["preprocessing"],
         }
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{record} does not say the network, size, class_names and preprocessing") from error
+        raise ValueError(
+            "its record does not say the network, size, class_names and preprocessing"
+        ) from error
     return Card.from_json(json.dumps(card))
 
 

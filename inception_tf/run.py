@@ -1,0 +1,470 @@
+"""A training run under way: its steps, what is saved, evaluated and logged between them, and its end."""
+
+import collections
+import functools
+import math
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from inception_tf import record, strategies, weights
+from inception_tf.checkpoints import Checkpoints
+from inception_tf.data import batches
+from inception_tf.data.distortions import DISTORTIONS
+from inception_tf.data.left_out import LeftOut, named_errors
+from inception_tf.errors import UserError
+from inception_tf.export import check_export, export_saved_model
+from inception_tf.networks import NETWORKS
+from inception_tf.plots import plot_curve
+from inception_tf.run_directory import RESUMABLE
+from inception_tf.stalls import Watch
+from inception_tf.trainer import Trainer
+from inception_tf.weights import keras_files
+
+EVALUATION_BATCH = 100  # images a replica
+WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
+CHECKED_IMAGES = 64  # held-out images on which the exported network is compared with the trained one
+ALL = 1 - 1e-6  # share of zeros; it is a sum of shares
+SLOW = 20  # times the stall timeout that what traces and compiles a graph may take
+
+
+class _NotFiniteError(Exception):
+    """The loss of a step, or what it left in a variable, is infinite or no number.
+
+    Args:
+        step: int, which step, counted from 0.
+        what: what it is, for a sentence.
+    """
+
+    def __init__(self, step, what):
+        super().__init__(step, what)
+        self.step = step
+        self.what = what
+
+
+class _Interval:
+    """The steps since the last line of metrics.
+
+    Attributes:
+        waited: seconds that their batches were waited for.
+        numbers: for each the loss, the top-1 error and the share of zeros.
+    """
+
+    def __init__(self):
+        self._began = time.monotonic()
+        self.waited = 0.0
+        self.numbers = []
+
+    def row(self, batch):
+        """Their means, and what they took, as a part of a line."""
+        seconds = time.monotonic() - self._began
+        names = ("loss", "top1_error", "zeros")
+        return {
+            **{
+                name: statistics.fmean(each)
+                for name, each in zip(names, zip(*self.numbers, strict=True), strict=True)
+            },
+            "images_per_second": len(self.numbers) * batch / seconds,
+            "input_wait": self.waited / seconds,
+        }
+
+
+class Run:
+    """A run.
+
+    Args:
+        config: a `TrainConfig`, with nothing left open.
+        recipe: its `Recipe`.
+        steps: its `Steps`.
+        strategy: a `tf.distribute.Strategy`.
+        source: the `Data`.
+        initial: the `Weights` to start from, or None.
+        directory: the `RunDirectory`, not open yet.
+    """
+
+    def __init__(self, config, recipe, steps, strategy, source, initial, directory):
+        self._config = config
+        self._recipe = recipe
+        self._steps = steps
+        self._strategy = strategy
+        self._worker = strategies.worker(strategy)
+        self._source = source
+        self._directory = directory
+        # What the network must have for the weights to fit.
+        self._architecture = {} if initial is None else {"batch_norm_gamma": initial.has_gamma}
+        if initial is not None and initial.embedding_size is not None:
+            self._architecture["embedding_size"] = initial.embedding_size
+        # Batch norm statistics are of inputs of one scale, whether or not they may move.
+        scale = initial.card.preprocessing.scale if initial and initial.card else "inception"
+        self._preprocessing = weights.Preprocessing(
+            scale=scale, central_fraction=DISTORTIONS[recipe.distortion].central_fraction
+        )
+        self._left_out = LeftOut(config.allow_corrupt, directory.left_out or {"checked": source.left_out})
+        self._not_finite = directory.not_finite
+        self._trainer = Trainer(
+            strategy,
+            lambda: self._build_model(initial, auxiliary_head=recipe.auxiliary_weight > 0),
+            recipe,
+            steps,
+            seed=config.seed,
+            scale=scale,
+            accumulate=config.accumulate,
+            synchronized=config.synchronized_batch_norm,
+            rematerialize=config.rematerialize,
+            jit=config.jit == "on",
+        )
+        devices = [device.name for device in tf.config.list_logical_devices()]
+        self._record = directory.record(config, recipe, self._preprocessing, source, devices)
+        self._checkpoints = Checkpoints(
+            config.checkpoint_dir or directory.path / "checkpoints",
+            self._trainer.variables,
+            self._record,
+            keep=config.keep,
+            writes=self._is_first,
+        )
+
+    @property
+    def _is_first(self):
+        return self._worker[0] == 0
+
+    def complete(self, stopped):
+        """Takes the steps that are left, then evaluates and exports.
+
+        Args:
+            stopped: a list that is filled when the run is to stop.
+
+        Returns:
+            the results; None if the run was stopped, and on all workers but the first.
+        """
+        which, workers = self._worker
+        who = "the run" if workers == 1 else f"worker {which} of {workers}"
+        with Watch(self._config.stall_timeout, who) as self._watch, strategies.gone_workers():
+            step = self._begin()
+            while True:
+                try:
+                    step = self._take_steps(step, stopped)
+                    break
+                except _NotFiniteError as error:
+                    step = self._go_back(error)
+            self._checkpoints.wait()
+            if step < self._steps.last:
+                self._say(
+                    f"Interrupted, saved at step {step} of {self._steps.last}. To go on: the same flags with "
+                    f"--resume --run-dir {self._directory.path}"
+                )
+                return None
+            results = self._evaluate(step)
+            return self._leave_behind(step, results) if self._is_first else None
+
+    def _begin(self):
+        """Takes the newest checkpoint and opens the record; returns the step."""
+        step = self._restore()
+        self._directory.open(self._record, self._source.record)
+        self._directory.forget_metrics_after(step)
+        if self._config.resume:
+            where = f"Resuming at step {step} of {self._steps.last}."
+            self._say(where if step else "No checkpoint yet: starting at step 0.")
+        if self._config.skip_non_finite and not step:
+            self._save(step)  # to go back to
+        evaluated = any(
+            row["step"] == step and "held_out_loss" in row for row in self._directory.read_metrics()
+        )
+        if 0 < step < self._steps.last and self._steps.end_epoch(step) and not evaluated:
+            self._evaluate_epoch(step)
+        return step
+
+    def _restore(self):
+        """Takes the newest checkpoint, if all workers do the same work and take the same one."""
+        self._watch.at("the checkpoint to go on from", times=SLOW)
+        step = self._checkpoints.restore(self._check_record)
+        flags = {name: value for name, value in self._record["flags"].items() if name not in RESUMABLE}
+        work = [flags, self._config.accumulate, self._record["class_names"], len(self._source.train), step]
+        hint = f"flags and data, and a --run-dir that they share (this one found step {step})"
+        strategies.check_agreed(self._strategy, work, hint)
+        return step
+
+    def _check_record(self, content):
+        """Raises `UserError` if a checkpoint is another run's."""
+        record.check_flags(content, self._checkpoints.directory, self._config, RESUMABLE, "run_dir")
+
+    def _take_steps(self, step, stopped):
+        """Trains from `step` to the last, or until stopped; returns the step then, which is saved."""
+        config, steps, began_at = self._config, self._steps, step
+        every = config.checkpoint_every or steps.last
+        dataset = self._training_batches(step, steps.last, self._tolerated("train"), self._worker)
+        iterator = iter(strategies.distribute(self._strategy, dataset))
+        saved, interval = time.monotonic(), _Interval()
+        # Results are read one step late, so that an accelerator never waits for this process.
+        unread, save = collections.deque(), False
+        stop = bool(stopped) and self._worker[1] == 1
+        with tqdm(
+            total=steps.last * self._recipe.batch,
+            initial=step * self._recipe.batch,
+            unit=" images",
+            mininterval=1,
+            disable=not self._is_first,
+        ) as progress:
+            while step < steps.last and not stop:
+                traces = step - began_at < 2 or step == steps.head
+                is_time = time.monotonic() - saved >= 60 * config.checkpoint_minutes
+                signals = float(bool(stopped)), float(is_time and self._is_first)
+                interval.waited += self._start_step(step, iterator, unread, signals, SLOW if traces else 1)
+                step += 1
+                progress.update(self._recipe.batch)
+                pauses = step == steps.next_stop(step - 1, config.log_every, every)
+                for each in _read(unread, 0 if pauses else 1):
+                    interval.numbers.append(each[:3])
+                    stop, save = stop or each[3] > 0, save or each[4] > 0
+                if stop or save:
+                    interval.numbers.extend(each[:3] for each in _read(unread, 0))
+                elif not pauses:
+                    continue
+                if interval.numbers:
+                    row = self._log(step, interval.row(self._recipe.batch))
+                    progress.set_postfix_str(f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}")
+                if save or step % every == 0:
+                    self._save(step)
+                    saved, save = time.monotonic(), False
+                if step < steps.last and not stop:
+                    if steps.end_epoch(step):
+                        self._evaluate_epoch(step)
+                    if step == steps.head:
+                        self._say("From here on the whole network is trained.")
+                interval = _Interval()
+        self._save(step)
+        if config.data_report:
+            self._say(_data_report(self._directory.read_metrics()))
+        return step
+
+    def _start_step(self, step, iterator, unread, signals, times):
+        """Sets out on a step, unless it is to be left out; returns the seconds waited for its batch."""
+        make_batches = functools.partial(self._training_batches, step, step + 1)
+        with self._named_errors(self._source.train, make_batches):
+            self._watch.at(f"the batch of step {step + 1}", times)
+            began = time.monotonic()
+            batch = next(iterator)
+            waited = time.monotonic() - began
+            self._watch.at(f"step {step + 1}", times)
+            if step + 1 not in self._skipped:
+                unread.append((step, self._trainer.step(step, batch, signals)))
+        self._left_out.check()
+        return waited
+
+    @property
+    def _skipped(self):
+        """The steps, counted from 1, that are not taken since the loss is not finite on their batches."""
+        is_allowed = len(self._not_finite) <= self._config.skip_non_finite
+        return {row["step"] for row in self._not_finite} if is_allowed else set()
+
+    def _go_back(self, error):
+        """Names the images of a step that is not finite, and goes back to the checkpoint before, if allowed.
+
+        Returns:
+            the step of that checkpoint.
+
+        Raises:
+            UserError: no more batches may be left out.
+        """
+        step, learning_rate = error.step + 1, self._trainer.learning_rate(error.step)
+        row = {
+            "step": step,
+            "what": error.what,
+            "learning_rate": learning_rate,
+            "images": batches.names_of_step(
+                self._source.train, batch=self._recipe.batch, seed=self._config.seed, step=error.step
+            ),
+        }
+        self._not_finite = [*(each for each in self._not_finite if each["step"] != step), row]
+        self._directory.write_not_finite(self._not_finite)
+        self._checkpoints.wait()
+        where = f"{error.what} at step {step}, at a learning rate of {learning_rate:g}"
+        if not self._skipped:
+            raise UserError(
+                f"{where}: start again in another --run-dir with a lower --learning-rate "
+                "(--head-learning-rate where the last layer alone is trained), or go on with --resume and "
+                f"--skip-non-finite {len(self._not_finite)}, without the batches that are named in "
+                f"{self._directory.path / 'not_finite.json'}."
+            )
+        before = self._restore()
+        self._directory.forget_metrics_after(before)
+        self._say(f"{where}: back to step {before}, to go on without the batch of step {step}.")
+        return before
+
+    def _log(self, step, numbers):
+        """Writes a line of metrics; warns of a dead network. Returns the line."""
+        row = {
+            "step": step,
+            "epoch": step / self._steps.an_epoch,
+            "learning_rate": self._trainer.learning_rate(step - 1),
+            **numbers,
+        }
+        self._directory.log(row)
+        if row["zeros"] > ALL:
+            self._say(
+                f"Warning: at step {step} the network is dead, its last layer before the pooling gives zeros "
+                "only (section 3.3). The paper's remedy is to scale the residuals by 0.1 to 0.3 (the "
+                "builders' residual_scale); a lower learning rate did not help there."
+            )
+        return row
+
+    def _save(self, step):
+        self._watch.at(f"the checkpoint of step {step}", times=SLOW)
+        if self._left_out.named():
+            self._directory.write_left_out(self._left_out.parts)
+        try:
+            self._checkpoints.save(step)
+        except FloatingPointError as error:
+            raise _NotFiniteError(step - 1, f"{error}") from error
+
+    def _evaluate_epoch(self, step):
+        """Evaluates between two epochs. What was trained is saved before, since it may take long."""
+        self._save(step)
+        results = self._evaluate(step)
+        self._say(_sentence(f"Epoch {round(step / self._steps.an_epoch)}", results))
+
+    def _evaluate(self, step):
+        """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept."""
+        images = self._source.validation
+        moved = functools.partial(self._watch.at, f"the evaluation after step {step}", SLOW)
+        moved()
+        with self._named_errors(images, self._held_out_batches):
+            results = self._trainer.evaluate(self._held_out_batches(self._tolerated("held_out")), moved)
+        self._left_out.check()
+        expected = len(images) - len(self._left_out.parts["held_out"])
+        if results["images"] != expected:
+            raise RuntimeError(f"{results['images']} of {expected} held-out images were counted.")
+        scalars = {f"held_out_{name}": value for name, value in results.items()}
+        self._directory.log({"step": step, "epoch": step / self._steps.an_epoch, **scalars})
+        self._checkpoints.rate(step, results["top1_error"])
+        return results
+
+    def _leave_behind(self, step, results):
+        """Saves the averaged network in two forms that agree, draws the curve, writes the results."""
+        config, run = self._config, self._directory
+        self._watch.at("the export", times=SLOW)
+        self._checkpoints.wait()
+        results = {**results, "steps": step, "epochs": step / self._steps.an_epoch}
+        if self._checkpoints.best is not None:
+            results["best_checkpoint"] = self._checkpoints.best
+        if left_out := self._left_out.named():
+            self._say(f"{self._left_out}: left out.")
+            results["left_out"] = left_out
+        if not math.isfinite(results["loss"]):
+            raise UserError(
+                f"The loss on the held-out images is {results['loss']} after step {step}: start again in "
+                "another --run-dir with a lower --learning-rate."
+            )
+        self._say(_sentence("Averaged weights", results))
+        model = self._build_model()
+        averages = self._trainer.average.values()
+        for variable in model.weights:
+            variable.assign(averages[variable.path])
+        card = weights.Card(config.model, config.size, self._source.class_names, self._preprocessing)
+        keras_files.write(model, run.path / "model.keras", card)
+
+        saved_model = run.path / "saved_model"
+        shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
+        export_saved_model(model, saved_model, card)
+        images = next(iter(self._held_out_batches(self._tolerated("held_out"))))["pixels"][:CHECKED_IMAGES]
+        difference = check_export(model, saved_model, images, config.policy)
+        self._say(
+            f"{saved_model} reloaded with tensorflow alone: the same predictions "
+            f"(largest difference {difference:.1e} on {len(images)} images)."
+        )
+        results["saved_model_difference"] = difference
+        data = Path(config.data).name if Path(config.data).is_absolute() else config.data
+        title = f"{config.model} on {data}, {config.size} px"
+        plot_curve(run.read_metrics(), run.path / "curve.png", title)
+        run.write_results(results)
+        self._say(f"All of it is in {run.path}")
+        return results
+
+    def _say(self, sentence):
+        if self._is_first:
+            tqdm.write(sentence)
+
+    def _build_model(self, initial=None, auxiliary_head=False):
+        architecture = self._architecture | ({"auxiliary_head": True} if auxiliary_head else {})
+        model = NETWORKS[self._config.model].builder(
+            input_shape=(self._config.size, self._config.size, 3),
+            classes=len(self._source.class_names),
+            batch_norm_momentum=self._recipe.batch_norm_momentum,
+            **architecture,
+        )
+        if initial is not None:
+            try:
+                weights.assign(
+                    model,
+                    initial,
+                    new_head=self._config.classes is not None,
+                    new_auxiliary_head=not initial.has_auxiliary_head,
+                )
+            except ValueError as error:
+                raise UserError(f"--weights: {error}") from error
+        return model
+
+    def _training_batches(self, first_step, last_step, left_out, worker=(0, 1)):
+        return batches.training_batches(
+            self._source.train,
+            size=self._config.size,
+            batch=self._recipe.batch,
+            seed=self._config.seed,
+            distortion=self._recipe.distortion,
+            classes=len(self._source.class_names),
+            first_step=first_step,
+            last_step=last_step,
+            worker=worker,
+            left_out=left_out,
+        )
+
+    def _held_out_batches(self, left_out):
+        replicas = self._strategy.num_replicas_in_sync
+        images = self._source.validation
+        return batches.evaluation_batches(
+            images,
+            size=self._config.size,
+            batch=min(EVALUATION_BATCH, math.ceil(len(images) / replicas)) * replicas,
+            preprocessing=self._preprocessing,
+            classes=len(self._source.class_names),
+            worker=self._worker,
+            left_out=left_out,
+        )
+
+    def _tolerated(self, part):
+        """What takes the images that cannot be used, or None where there may be none: that is quicker."""
+        return self._left_out.parts[part] if self._config.allow_corrupt else None
+
+    def _named_errors(self, images, make_batches):
+        return named_errors(self._config.data, images, make_batches, self._config.allow_corrupt)
+
+
+def _read(unread, left):
+    """The numbers of steps that are under way, waited for, until so many are left."""
+    while len(unread) > left:
+        step, numbers = unread.popleft()
+        numbers = numbers.numpy().tolist()
+        if not math.isfinite(numbers[0]):
+            raise _NotFiniteError(step, f"The loss is {numbers[0]}")
+        yield numbers
+
+
+def _data_report(rows):
+    """What the rows of the metrics say of the share of a step that is spent on waiting for images."""
+    shares = [row["input_wait"] for row in rows if "input_wait" in row]
+    if not shares:
+        return "Input: no step was timed."
+    share = statistics.median(shares)
+    verdict = "waits" if share > WAITING else "does not wait"
+    return f"Input: {share:.1%} of a step is spent on waiting for images (median): the run {verdict}."
+
+
+def _sentence(subject, results):
+    images, top1, top5 = results["images"], results["top1_error"], results["top5_error"]
+    return (
+        f"{subject}: top-1 error {top1:.1%}, top-5 error {top5:.1%}, loss {results['loss']:.3f} "
+        f"on {images} held-out images."
+    )
