@@ -1,11 +1,13 @@
 """docs/scale.md is what benchmarks/scale.py prints, and its figures follow from others by hand."""
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
 import keras
 import pytest
+
+from inception_tf.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -13,12 +15,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def scale():
-    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scale"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["scale"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("scale")
+    for name in ("scale", "accelerators"):
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def accelerators(scale):
+    return sys.modules["accelerators"]
 
 
 @pytest.fixture(scope="module")
@@ -89,25 +95,52 @@ def test_the_all_reduce_of_v4_by_hand(page):
     assert number(line.split(" | ")[2]) == pytest.approx(1.75 * gradient_bytes / 12.5e9 * 1e3, abs=0.05)
 
 
-def test_the_checkpoint_of_v4_by_hand(page):
+def test_the_checkpoints_of_v4_by_hand(page):
+    """One every ten minutes and one an epoch; of what is trained four values, of statistics two."""
+    size = (8 * 42_711_400 + 8 * 42_648_232) / 1e9
     (line,) = (line for line in page.splitlines() if line.startswith("| Inception-v4 | 683 |"))
-    assert round((8 * 42_711_400 + 8 * 42_648_232) / 1e6) == 683
+    cells = [number(cell) for cell in line.strip("| ").split(" | ")[1:]]
+    assert cells[:2] == [round(1e3 * size), round(3 * size, 1)]
+    assert len(cells) == 7
+    for setup, gigabytes in zip(("TPU v5e-1", "TPU v5e-8", "TPU v6e-8"), cells[2:], strict=False):
+        seconds = 200 * 1_281_167 / number(row(page, setup, "Inception-v4")[5]) / 0.4
+        assert gigabytes == pytest.approx((seconds // 600 + 200) * size, abs=1)
 
 
-def test_the_input_rate_is_the_readmes(scale, page):
+def test_the_checkpoints_are_those_of_the_trainers_defaults(page):
+    text = " ".join(page.split())
+    config = TrainConfig()
+    assert f"one every {config.checkpoint_minutes} minutes" in text and config.checkpoint_every is None
+    assert f"the newest {config.keep} (`--keep`) and the best are kept" in text
+
+
+def test_what_is_from_memory_is_marked_so_wherever_it_stands(page):
+    marked = "unchecked (from memory)"
+    assert page.count("from memory") == page.count(marked)
+    for figure in ("180 (ct6e-standard-8t)", "96 (a2-highgpu-8g)"):
+        (line,) = (line for line in page.splitlines() if figure in line)
+        assert f"{figure}, {marked}" in line
+    for figure in ("180 vCPUs", "96 vCPUs", "1,281,167 images; 110 KB an image"):
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {figure}"))
+        assert line.endswith(f" | {marked} |")
+    text = " ".join(page.split())
+    assert f"1,281,167 images an epoch, {marked}" in text and f"110 KB an image, {marked}" in text
+
+
+def test_the_input_rate_is_the_readmes(page):
     assert "| **`inception`** | 1,723 |" in README and "reached 1,807 " in README
     cells = next(line for line in page.splitlines() if line.startswith("| TPU v5e-8 | 1 |")).split(" | ")
     assert number(cells[3]) == pytest.approx(2 * number(cells[2]) / 1723, abs=0.05)
 
 
-def test_a_small_network_is_counted_as_by_hand(scale):
+def test_a_small_network_is_counted_as_by_hand(accelerators):
     image = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(image)  # 48 in, 32 out
     x = keras.layers.BatchNormalization(scale=False)(x)
     x = keras.layers.Activation("relu")(x)
     a = keras.layers.Conv2D(5, 1, strides=2, use_bias=False)(x)  # 32 in, 20 out
     b = keras.layers.MaxPooling2D(2)(x)  # 32 in, 8 out
-    network = scale.count(keras.Model(image, keras.layers.Concatenate()([a, b])))
+    network = accelerators.count(keras.Model(image, keras.layers.Concatenate()([a, b])))
 
     assert network.trainable == 3 * 3 * 3 * 2 + 2 + 2 * 5 == network.parameters - 2 * 2
     assert network.multiply_adds == 16 * 27 * 2 + 4 * 2 * 5
@@ -126,8 +159,8 @@ def test_a_small_network_is_counted_as_by_hand(scale):
     assert network.traffic(10) == 20 * network.plain + 50 * network.trainable
 
 
-def test_the_largest_batch_fits_and_the_next_does_not(scale):
-    network = scale.Network(10**7, 10**7, 0, 0, 0, 0, kept=4 * 10**7)
-    batch = network.largest_batch(scale.V5E)
+def test_the_largest_batch_fits_and_the_next_does_not(accelerators):
+    network = accelerators.Network(10**7, 10**7, 0, 0, 0, 0, kept=4 * 10**7)
+    batch = accelerators.SETUPS[0].largest_batch(network)
     assert batch % 32 == 0
     assert network.memory(batch) <= 0.9 * 16e9 < network.memory(batch + 32)
