@@ -1,4 +1,4 @@
-"""What a training step costs on chips, on paper, for scale.py: a network's counts, chips' figures, a roofline.
+"""What a training step costs on chips, on paper, for scale.py: a network's counts, chips' figures, roofline.
 
 Flops and bytes are counted from a built network, layer by layer; the chips are their makers' public figures.
 Nothing is timed, and no TPU or GPU was run.

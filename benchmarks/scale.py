@@ -204,9 +204,9 @@ def _roofline(networks):
             `--jit auto` compiles the loss and its gradients with XLA on GPUs (not run; not with
             `--synchronized-batch-norm`); the optimizer's update is not in it. With
             `--jit off` TensorFlow's own kernels for Keras's batch norm pass over float32 several times. The
-            recipe's learning rate is for {RECIPE.reference_batch} images a step ({replicas} x {SMALL}, our reading
-            of the paper); eight chips take {8 * SMALL} or {8 * LARGE}, and the trainer scales the rate
-            with `--batch`."""
+            recipe's learning rate is for {RECIPE.reference_batch} images a step ({replicas} x {SMALL}, our
+            reading of the paper); eight chips take {8 * SMALL} or {8 * LARGE}, and the trainer scales the
+            rate with `--batch`."""
         ),
     ]
 
