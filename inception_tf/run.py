@@ -3,31 +3,21 @@
 import collections
 import functools
 import math
-import shutil
 import statistics
 import time
-from pathlib import Path
 
 import tensorflow as tf
 from tqdm import tqdm
 
-from inception_tf import record, strategies, weights
+from inception_tf import record, strategies
 from inception_tf.checkpoints import Checkpoints
-from inception_tf.data import batches
-from inception_tf.data.distortions import DISTORTIONS
-from inception_tf.data.left_out import LeftOut, named_errors
 from inception_tf.errors import UserError
-from inception_tf.export import check_export, export_saved_model
-from inception_tf.networks import NETWORKS
-from inception_tf.plots import plot_curve
+from inception_tf.outcome import leave_behind
 from inception_tf.run_directory import RESUMABLE
 from inception_tf.stalls import Watch
 from inception_tf.trainer import Trainer
-from inception_tf.weights import keras_files
 
-EVALUATION_BATCH = 100  # images a replica
 WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
-CHECKED_IMAGES = 64  # held-out images on which the exported network is compared with the trained one
 ALL = 1 - 1e-6  # share of zeros; it is a sum of shares
 SLOW = 20  # times the stall timeout that what traces and compiles a graph may take
 
@@ -77,48 +67,36 @@ class Run:
     """A run.
 
     Args:
-        config: a `TrainConfig`, with nothing left open.
-        recipe: its `Recipe`.
+        task: a `Task`.
         steps: its `Steps`.
         strategy: a `tf.distribute.Strategy`.
-        source: the `Data`.
-        initial: the `Weights` to start from, or None.
         directory: the `RunDirectory`, not open yet.
     """
 
-    def __init__(self, config, recipe, steps, strategy, source, initial, directory):
+    def __init__(self, task, steps, strategy, directory):
+        config = task.config
+        self._task = task
         self._config = config
-        self._recipe = recipe
+        self._batch = task.recipe.batch
         self._steps = steps
         self._strategy = strategy
         self._worker = strategies.worker(strategy)
-        self._source = source
         self._directory = directory
-        # What the network must have for the weights to fit.
-        self._architecture = {} if initial is None else {"batch_norm_gamma": initial.has_gamma}
-        if initial is not None and initial.embedding_size is not None:
-            self._architecture["embedding_size"] = initial.embedding_size
-        # Batch norm statistics are of inputs of one scale, whether or not they may move.
-        scale = initial.card.preprocessing.scale if initial and initial.card else "inception"
-        self._preprocessing = weights.Preprocessing(
-            scale=scale, central_fraction=DISTORTIONS[recipe.distortion].central_fraction
-        )
-        self._left_out = LeftOut(config.allow_corrupt, directory.left_out or {"checked": source.left_out})
         self._not_finite = directory.not_finite
         self._trainer = Trainer(
             strategy,
-            lambda: self._build_model(initial, auxiliary_head=recipe.auxiliary_weight > 0),
-            recipe,
+            task.build_trained_model,
+            task.recipe,
             steps,
             seed=config.seed,
-            scale=scale,
+            scale=task.preprocessing.scale,
             accumulate=config.accumulate,
             synchronized=config.synchronized_batch_norm,
             rematerialize=config.rematerialize,
             jit=config.jit == "on",
         )
         devices = [device.name for device in tf.config.list_logical_devices()]
-        self._record = directory.record(config, recipe, self._preprocessing, source, devices)
+        self._record = directory.record(config, task.recipe, task.preprocessing, task.source, devices)
         self._checkpoints = Checkpoints(
             config.checkpoint_dir or directory.path / "checkpoints",
             self._trainer.variables,
@@ -158,12 +136,12 @@ class Run:
                 )
                 return None
             results = self._evaluate(step)
-            return self._leave_behind(step, results) if self._is_first else None
+            return self._finish(step, results) if self._is_first else None
 
     def _begin(self):
         """Takes the newest checkpoint and opens the record; returns the step."""
         step = self._restore()
-        self._directory.open(self._record, self._source.record)
+        self._directory.open(self._record, self._task.source.record)
         self._directory.forget_metrics_after(step)
         if self._config.resume:
             where = f"Resuming at step {step} of {self._steps.last}."
@@ -182,7 +160,13 @@ class Run:
         self._watch.at("the checkpoint to go on from", times=SLOW)
         step = self._checkpoints.restore(self._check_record)
         flags = {name: value for name, value in self._record["flags"].items() if name not in RESUMABLE}
-        work = [flags, self._config.accumulate, self._record["class_names"], len(self._source.train), step]
+        work = [
+            flags,
+            self._config.accumulate,
+            self._record["class_names"],
+            len(self._task.source.train),
+            step,
+        ]
         hint = f"flags and data, and a --run-dir that they share (this one found step {step})"
         strategies.check_agreed(self._strategy, work, hint)
         return step
@@ -195,15 +179,15 @@ class Run:
         """Trains from `step` to the last, or until stopped; returns the step then, which is saved."""
         config, steps, began_at = self._config, self._steps, step
         every = config.checkpoint_every or steps.last
-        dataset = self._training_batches(step, steps.last, self._tolerated("train"), self._worker)
+        dataset = self._task.training_batches(step, steps.last, self._worker)
         iterator = iter(strategies.distribute(self._strategy, dataset))
         saved, interval = time.monotonic(), _Interval()
         # Results are read one step late, so that an accelerator never waits for this process.
         unread, save = collections.deque(), False
         stop = bool(stopped) and self._worker[1] == 1
         with tqdm(
-            total=steps.last * self._recipe.batch,
-            initial=step * self._recipe.batch,
+            total=steps.last * self._batch,
+            initial=step * self._batch,
             unit=" images",
             mininterval=1,
             disable=not self._is_first,
@@ -214,7 +198,7 @@ class Run:
                 signals = float(bool(stopped)), float(is_time and self._is_first)
                 interval.waited += self._start_step(step, iterator, unread, signals, SLOW if traces else 1)
                 step += 1
-                progress.update(self._recipe.batch)
+                progress.update(self._batch)
                 pauses = step == steps.next_stop(step - 1, config.log_every, every)
                 for each in _read(unread, 0 if pauses else 1):
                     interval.numbers.append(each[:3])
@@ -224,7 +208,7 @@ class Run:
                 elif not pauses:
                     continue
                 if interval.numbers:
-                    row = self._log(step, interval.row(self._recipe.batch))
+                    row = self._log(step, interval.row(self._batch))
                     progress.set_postfix_str(f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}")
                 if save or step % every == 0:
                     self._save(step)
@@ -242,8 +226,7 @@ class Run:
 
     def _start_step(self, step, iterator, unread, signals, times):
         """Sets out on a step, unless it is to be left out; returns the seconds waited for its batch."""
-        make_batches = functools.partial(self._training_batches, step, step + 1)
-        with self._named_errors(self._source.train, make_batches):
+        with self._task.named_training_errors(step):
             self._watch.at(f"the batch of step {step + 1}", times)
             began = time.monotonic()
             batch = next(iterator)
@@ -251,7 +234,7 @@ class Run:
             self._watch.at(f"step {step + 1}", times)
             if step + 1 not in self._skipped:
                 unread.append((step, self._trainer.step(step, batch, signals)))
-        self._left_out.check()
+        self._task.left_out.check()
         return waited
 
     @property
@@ -274,9 +257,7 @@ class Run:
             "step": step,
             "what": error.what,
             "learning_rate": learning_rate,
-            "images": batches.names_of_step(
-                self._source.train, batch=self._recipe.batch, seed=self._config.seed, step=error.step
-            ),
+            "images": self._task.names_of_step(error.step),
         }
         self._not_finite = [*(each for each in self._not_finite if each["step"] != step), row]
         self._directory.write_not_finite(self._not_finite)
@@ -313,8 +294,8 @@ class Run:
 
     def _save(self, step):
         self._watch.at(f"the checkpoint of step {step}", times=SLOW)
-        if self._left_out.named():
-            self._directory.write_left_out(self._left_out.parts)
+        if self._task.left_out.named():
+            self._directory.write_left_out(self._task.left_out.parts)
         try:
             self._checkpoints.save(step)
         except FloatingPointError as error:
@@ -328,13 +309,14 @@ class Run:
 
     def _evaluate(self, step):
         """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept."""
-        images = self._source.validation
         moved = functools.partial(self._watch.at, f"the evaluation after step {step}", SLOW)
         moved()
-        with self._named_errors(images, self._held_out_batches):
-            results = self._trainer.evaluate(self._held_out_batches(self._tolerated("held_out")), moved)
-        self._left_out.check()
-        expected = len(images) - len(self._left_out.parts["held_out"])
+        with self._task.named_held_out_errors():
+            replicas = self._strategy.num_replicas_in_sync
+            results = self._trainer.evaluate(self._task.held_out_batches(self._worker, replicas), moved)
+        left_out = self._task.left_out
+        left_out.check()
+        expected = len(self._task.source.validation) - len(left_out.parts["held_out"])
         if results["images"] != expected:
             raise RuntimeError(f"{results['images']} of {expected} held-out images were counted.")
         scalars = {f"held_out_{name}": value for name, value in results.items()}
@@ -342,43 +324,23 @@ class Run:
         self._checkpoints.rate(step, results["top1_error"])
         return results
 
-    def _leave_behind(self, step, results):
-        """Saves the averaged network in two forms that agree, draws the curve, writes the results."""
-        config, run = self._config, self._directory
+    def _finish(self, step, results):
+        """Leaves behind what the run is for; returns the results."""
+        run, left_out = self._directory, self._task.left_out
         self._watch.at("the export", times=SLOW)
-        self._checkpoints.wait()
         results = {**results, "steps": step, "epochs": step / self._steps.an_epoch}
-        if self._checkpoints.best is not None:
-            results["best_checkpoint"] = self._checkpoints.best
-        if left_out := self._left_out.named():
-            self._say(f"{self._left_out}: left out.")
-            results["left_out"] = left_out
+        results["best_checkpoint"] = self._checkpoints.best
+        if left_out.named():
+            self._say(f"{left_out}: left out.")
+            results["left_out"] = left_out.named()
         if not math.isfinite(results["loss"]):
             raise UserError(
                 f"The loss on the held-out images is {results['loss']} after step {step}: start again in "
                 "another --run-dir with a lower --learning-rate."
             )
         self._say(_sentence("Averaged weights", results))
-        model = self._build_model()
         averages = self._trainer.average.values()
-        for variable in model.weights:
-            variable.assign(averages[variable.path])
-        card = weights.Card(config.model, config.size, self._source.class_names, self._preprocessing)
-        keras_files.write(model, run.path / "model.keras", card)
-
-        saved_model = run.path / "saved_model"
-        shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
-        export_saved_model(model, saved_model, card)
-        images = next(iter(self._held_out_batches(self._tolerated("held_out"))))["pixels"][:CHECKED_IMAGES]
-        difference = check_export(model, saved_model, images, config.policy)
-        self._say(
-            f"{saved_model} reloaded with tensorflow alone: the same predictions "
-            f"(largest difference {difference:.1e} on {len(images)} images)."
-        )
-        results["saved_model_difference"] = difference
-        data = Path(config.data).name if Path(config.data).is_absolute() else config.data
-        title = f"{config.model} on {data}, {config.size} px"
-        plot_curve(run.read_metrics(), run.path / "curve.png", title)
+        results["saved_model_difference"] = leave_behind(self._task, averages, run.path, run.read_metrics())
         run.write_results(results)
         self._say(f"All of it is in {run.path}")
         return results
@@ -386,60 +348,6 @@ class Run:
     def _say(self, sentence):
         if self._is_first:
             tqdm.write(sentence)
-
-    def _build_model(self, initial=None, auxiliary_head=False):
-        architecture = self._architecture | ({"auxiliary_head": True} if auxiliary_head else {})
-        model = NETWORKS[self._config.model].builder(
-            input_shape=(self._config.size, self._config.size, 3),
-            classes=len(self._source.class_names),
-            batch_norm_momentum=self._recipe.batch_norm_momentum,
-            **architecture,
-        )
-        if initial is not None:
-            try:
-                weights.assign(
-                    model,
-                    initial,
-                    new_head=self._config.classes is not None,
-                    new_auxiliary_head=not initial.has_auxiliary_head,
-                )
-            except ValueError as error:
-                raise UserError(f"--weights: {error}") from error
-        return model
-
-    def _training_batches(self, first_step, last_step, left_out, worker=(0, 1)):
-        return batches.training_batches(
-            self._source.train,
-            size=self._config.size,
-            batch=self._recipe.batch,
-            seed=self._config.seed,
-            distortion=self._recipe.distortion,
-            classes=len(self._source.class_names),
-            first_step=first_step,
-            last_step=last_step,
-            worker=worker,
-            left_out=left_out,
-        )
-
-    def _held_out_batches(self, left_out):
-        replicas = self._strategy.num_replicas_in_sync
-        images = self._source.validation
-        return batches.evaluation_batches(
-            images,
-            size=self._config.size,
-            batch=min(EVALUATION_BATCH, math.ceil(len(images) / replicas)) * replicas,
-            preprocessing=self._preprocessing,
-            classes=len(self._source.class_names),
-            worker=self._worker,
-            left_out=left_out,
-        )
-
-    def _tolerated(self, part):
-        """What takes the images that cannot be used, or None where there may be none: that is quicker."""
-        return self._left_out.parts[part] if self._config.allow_corrupt else None
-
-    def _named_errors(self, images, make_batches):
-        return named_errors(self._config.data, images, make_batches, self._config.allow_corrupt)
 
 
 def _read(unread, left):

@@ -17,6 +17,7 @@ from inception_tf.recipes import recipe_of
 from inception_tf.run import Run
 from inception_tf.run_directory import RunDirectory
 from inception_tf.steps import Steps
+from inception_tf.task import Task
 
 DEFAULT_SIZE = 75  # pixels
 
@@ -60,7 +61,8 @@ def train(config):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     with keras_settings.dtype_policy(config.policy), stop_signals() as stopped:
-        return Run(config, recipe, steps, strategy, source, initial, run).complete(stopped)
+        task = Task(config, recipe, source, initial, run.left_out)
+        return Run(task, steps, strategy, run).complete(stopped)
 
 
 def _read_weights(config):

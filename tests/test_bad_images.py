@@ -15,7 +15,7 @@ import tensorflow as tf
 from fuzz_images import PIPELINES, Encoded, chunk, encoded, one_colour_jpeg, one_colour_png, scene, through
 from PIL import Image
 
-from inception_tf import cli, networks, run, training
+from inception_tf import cli, networks, outcome, training
 from inception_tf.config import TrainConfig
 from inception_tf.data import batches, folders, pictures, tfrecords
 from inception_tf.data.left_out import LeftOut
@@ -176,8 +176,8 @@ def _network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
 def small(monkeypatch, tmp_path):
     """Runs of a small network, whose SavedModel, which takes the time of all the rest, is not written."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(run, "export_saved_model", lambda *_: None)
-    monkeypatch.setattr(run, "check_export", lambda *_: 0.0)
+    monkeypatch.setattr(outcome, "export_saved_model", lambda *_: None)
+    monkeypatch.setattr(outcome, "check_export", lambda *_: 0.0)
     for name in networks.NETWORKS:
         monkeypatch.setitem(networks.NETWORKS, name, networks.Entry(_network, "none"))
 
