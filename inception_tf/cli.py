@@ -262,7 +262,7 @@ def main(arguments=None):
         app(arguments, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"{app.name[0]}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "status", UserError.status))
     except KeyboardInterrupt:
         print(f"{app.name[0]}: interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -2,14 +2,23 @@
 
 import re
 
+TRY_AGAIN = 75  # exit status, EX_TEMPFAIL of sysexits.h
 LISTED = 10  # names that a sentence lists
 
 
 class UserError(ValueError):
     """Bad input: the sentence names the flag or file, its value, and what would be right.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with its status, 2.
     """
+
+    status = 2
+
+
+class GoneWorkerError(UserError):
+    """Another worker has ended: the status, 75, says that another start may go better."""
+
+    status = TRY_AGAIN
 
 
 def without_operations(message):

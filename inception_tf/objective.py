@@ -22,7 +22,7 @@ class Objective:
         statistics: the moving statistics of `model` that move.
     """
 
-    def __init__(self, model, recipe, parts, seed, rematerialize, variables, statistics):
+    def __init__(self, model, recipe, *, parts, seed, rematerialize, variables, statistics):
         self._recipe = recipe
         self._parts = parts
         self._seed = seed
@@ -131,7 +131,7 @@ def _replaced(values, places, by):
 
 
 def _in_blocks(model, logits, features, *auxiliary):
-    """A network in parts that have one input and one output.
+    """A network in parts that have one input and one output; a block's layers have its name before theirs.
 
     Returns:
         models that follow each other up to `features`: one a block of the figures, the first with what is

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 
 COLD = 0.1  # share of the learning rate that a warm-up begins with
+LOSS_SCALE = 2.0**15  # the first factor on the loss of mixed_float16
+GROWTH_STEPS = 2000  # without an overflow, after which it doubles
 
 
 class RMSprop(keras.optimizers.RMSprop):
@@ -85,6 +87,35 @@ def make_optimizer(recipe, learning_rate):
         initial_accumulator=recipe.initial_accumulator,
         name="rmsprop",
     )
+
+
+class LossScale:
+    """The factor on the loss of mixed_float16, as that of Keras's LossScaleOptimizer.
+
+    Make it inside the strategy's scope.
+
+    Attributes:
+        variables: dict of its two variables, by name.
+    """
+
+    def __init__(self):
+        self._scale = tf.Variable(LOSS_SCALE, trainable=False)
+        self._finite_steps = tf.Variable(0, trainable=False)
+        self.variables = {"loss_scale/scale": self._scale, "loss_scale/steps": self._finite_steps}
+
+    def value(self):
+        return tf.convert_to_tensor(self._scale)
+
+    def unscaled(self, gradients):
+        """The gradients of the loss itself."""
+        return [gradient / self._scale for gradient in gradients]
+
+    def update(self, is_finite):
+        """Halves it, on a replica, after a step whose gradients overflow; doubles it after many without."""
+        steps = tf.where(is_finite, self._finite_steps + 1, 0)
+        grows = tf.equal(steps, GROWTH_STEPS)
+        self._scale.assign(self._scale * tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5))
+        self._finite_steps.assign(tf.where(grows, 0, steps))
 
 
 class ParameterAverage:

@@ -1,7 +1,6 @@
 """A training run under way: its steps, what is saved, evaluated and logged between them, and its end."""
 
 import collections
-import functools
 import math
 import statistics
 import time
@@ -14,19 +13,18 @@ from inception_tf.checkpoints import Checkpoints
 from inception_tf.errors import UserError
 from inception_tf.outcome import leave_behind
 from inception_tf.run_directory import RESUMABLE
-from inception_tf.stalls import Watch
-from inception_tf.trainer import Trainer
+from inception_tf.trainer import StepResult, Trainer
 
 WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
-ALL = 1 - 1e-6  # share of zeros; it is a sum of shares
-SLOW = 20  # times the stall timeout that what traces and compiles a graph may take
+DEAD = 1 - 1e-6  # share of zeros, which is a sum of shares
+SLOW = 20  # times the stall timeout, for what traces a graph, or reads or writes much
 
 
 class _NotFiniteError(Exception):
     """The loss of a step, or what it left in a variable, is infinite or no number.
 
     Args:
-        step: int, which step, counted from 0.
+        step: int, which step, counted from 1.
         what: what it is, for a sentence.
     """
 
@@ -36,29 +34,30 @@ class _NotFiniteError(Exception):
         self.what = what
 
 
+class _StoppedError(Exception):
+    """The run is to stop, and what it trained is saved."""
+
+
 class _Interval:
     """The steps since the last line of metrics.
 
     Attributes:
         waited: seconds that their batches were waited for.
-        numbers: for each the loss, the top-1 error and the share of zeros.
+        results: their `StepResult`s.
     """
 
     def __init__(self):
         self._began = time.monotonic()
         self.waited = 0.0
-        self.numbers = []
+        self.results = []
 
     def row(self, batch):
         """Their means, and what they took, as a part of a line."""
         seconds = time.monotonic() - self._began
         names = ("loss", "top1_error", "zeros")
         return {
-            **{
-                name: statistics.fmean(each)
-                for name, each in zip(names, zip(*self.numbers, strict=True), strict=True)
-            },
-            "images_per_second": len(self.numbers) * batch / seconds,
+            **{name: statistics.fmean(getattr(each, name) for each in self.results) for name in names},
+            "images_per_second": len(self.results) * batch / seconds,
             "input_wait": self.waited / seconds,
         }
 
@@ -71,9 +70,11 @@ class Run:
         steps: its `Steps`.
         strategy: a `tf.distribute.Strategy`.
         directory: the `RunDirectory`, not open yet.
+        watch: a `Watch`, to be told where the run is.
+        stopped: a list that is filled when the run is to stop.
     """
 
-    def __init__(self, task, steps, strategy, directory):
+    def __init__(self, task, steps, strategy, directory, watch, stopped):
         config = task.config
         self._task = task
         self._config = config
@@ -82,6 +83,8 @@ class Run:
         self._strategy = strategy
         self._worker = strategies.worker(strategy)
         self._directory = directory
+        self._watch = watch
+        self._stopped = stopped
         self._not_finite = directory.not_finite
         self._trainer = Trainer(
             strategy,
@@ -109,37 +112,37 @@ class Run:
     def _is_first(self):
         return self._worker[0] == 0
 
-    def complete(self, stopped):
+    def complete(self):
         """Takes the steps that are left, then evaluates and exports.
-
-        Args:
-            stopped: a list that is filled when the run is to stop.
 
         Returns:
             the results; None if the run was stopped, and on all workers but the first.
         """
-        which, workers = self._worker
-        who = "the run" if workers == 1 else f"worker {which} of {workers}"
-        with Watch(self._config.stall_timeout, who) as self._watch, strategies.gone_workers():
+        try:
             step = self._begin()
             while True:
                 try:
-                    step = self._take_steps(step, stopped)
+                    step = self._take_steps(step)
                     break
                 except _NotFiniteError as error:
                     step = self._go_back(error)
-            self._checkpoints.wait()
-            if step < self._steps.last:
-                self._say(
-                    f"Interrupted, saved at step {step} of {self._steps.last}. To go on: the same flags with "
-                    f"--resume --run-dir {self._directory.path}"
-                )
-                return None
             results = self._evaluate(step)
             return self._finish(step, results) if self._is_first else None
+        except _StoppedError:
+            self._checkpoints.wait()
+            self._say(
+                f"Interrupted, saved at step {self._checkpoints.newest} of {self._steps.last}. To go on: the "
+                f"same flags with --resume --run-dir {self._directory.path}"
+            )
+            return None
 
     def _begin(self):
-        """Takes the newest checkpoint and opens the record; returns the step."""
+        """Takes the newest checkpoint, opens the record there, and does what a kill left undone.
+
+        Returns:
+            the step of the checkpoint.
+        """
+        self._watch.at("the checkpoint to go on from", times=SLOW)
         step = self._restore()
         self._directory.open(self._record, self._task.source.record)
         self._directory.forget_metrics_after(step)
@@ -148,25 +151,20 @@ class Run:
             self._say(where if step else "No checkpoint yet: starting at step 0.")
         if self._config.skip_non_finite and not step:
             self._save(step)  # to go back to
-        evaluated = any(
-            row["step"] == step and "held_out_loss" in row for row in self._directory.read_metrics()
-        )
-        if 0 < step < self._steps.last and self._steps.end_epoch(step) and not evaluated:
+        if 0 < step < self._steps.last and self._steps.end_epoch(step) and not self._is_evaluated(step):
             self._evaluate_epoch(step)
         return step
 
+    def _is_evaluated(self, step):
+        return any(row["step"] == step and "held_out_loss" in row for row in self._directory.read_metrics())
+
     def _restore(self):
-        """Takes the newest checkpoint, if all workers do the same work and take the same one."""
-        self._watch.at("the checkpoint to go on from", times=SLOW)
+        """Takes the newest checkpoint, if all workers do the same work and see the same folders."""
         step = self._checkpoints.restore(self._check_record)
         flags = {name: value for name, value in self._record["flags"].items() if name not in RESUMABLE}
-        work = [
-            flags,
-            self._config.accumulate,
-            self._record["class_names"],
-            len(self._task.source.train),
-            step,
-        ]
+        classes, images = self._record["class_names"], len(self._task.source.train)
+        seen = [step, self._is_evaluated(step), sorted(self._skipped)]
+        work = [flags, self._config.accumulate, classes, images, *seen]
         hint = f"flags and data, and a --run-dir that they share (this one found step {step})"
         strategies.check_agreed(self._strategy, work, hint)
         return step
@@ -175,16 +173,22 @@ class Run:
         """Raises `UserError` if a checkpoint is another run's."""
         record.check_flags(content, self._checkpoints.directory, self._config, RESUMABLE, "run_dir")
 
-    def _take_steps(self, step, stopped):
-        """Trains from `step` to the last, or until stopped; returns the step then, which is saved."""
+    def _take_steps(self, step):
+        """Trains from `step` to the last; returns that, which is saved.
+
+        Raises:
+            _NotFiniteError: the loss is not finite.
+            _StoppedError: the run is to stop; its last step is saved.
+        """
         config, steps, began_at = self._config, self._steps, step
-        every = config.checkpoint_every or steps.last
-        dataset = self._task.training_batches(step, steps.last, self._worker)
-        iterator = iter(strategies.distribute(self._strategy, dataset))
-        saved, interval = time.monotonic(), _Interval()
+        batches = iter(
+            strategies.distribute(self._strategy, self._task.training_batches(step, steps.last, self._worker))
+        )
+        if self._is_asked_to_stop():
+            self._save(step)
+            raise _StoppedError
         # Results are read one step late, so that an accelerator never waits for this process.
-        unread, save = collections.deque(), False
-        stop = bool(stopped) and self._worker[1] == 1
+        pending, interval, saved_at = collections.deque(), _Interval(), time.monotonic()
         with tqdm(
             total=steps.last * self._batch,
             initial=step * self._batch,
@@ -192,48 +196,49 @@ class Run:
             mininterval=1,
             disable=not self._is_first,
         ) as progress:
-            while step < steps.last and not stop:
+            while step < steps.last:
                 traces = step - began_at < 2 or step == steps.head
-                is_time = time.monotonic() - saved >= 60 * config.checkpoint_minutes
-                signals = float(bool(stopped)), float(is_time and self._is_first)
-                interval.waited += self._start_step(step, iterator, unread, signals, SLOW if traces else 1)
+                is_due = time.monotonic() - saved_at >= 60 * config.checkpoint_minutes
+                signals = float(bool(self._stopped)), float(is_due and self._is_first)
                 step += 1
+                interval.waited += self._start_step(step, batches, pending, signals, SLOW if traces else 1)
                 progress.update(self._batch)
-                pauses = step == steps.next_stop(step - 1, config.log_every, every)
-                for each in _read(unread, 0 if pauses else 1):
-                    interval.numbers.append(each[:3])
-                    stop, save = stop or each[3] > 0, save or each[4] > 0
+                pauses = steps.pauses(step, config.log_every, config.checkpoint_every)
+                results = _read(pending, 0 if pauses else 1)
+                stop, save = any(each.stop for each in results), any(each.save for each in results)
                 if stop or save:
-                    interval.numbers.extend(each[:3] for each in _read(unread, 0))
-                elif not pauses:
+                    results += _read(pending, 0)
+                interval.results += results
+                if not (pauses or stop or save):
                     continue
-                if interval.numbers:
+                if interval.results:
                     row = self._log(step, interval.row(self._batch))
                     progress.set_postfix_str(f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}")
-                if save or step % every == 0:
+                every = config.checkpoint_every or steps.last
+                if stop or save or step == steps.last or step % every == 0:
                     self._save(step)
-                    saved, save = time.monotonic(), False
-                if step < steps.last and not stop:
-                    if steps.end_epoch(step):
-                        self._evaluate_epoch(step)
-                    if step == steps.head:
-                        self._say("From here on the whole network is trained.")
+                    saved_at = time.monotonic()
+                if stop and step < steps.last:
+                    raise _StoppedError
+                if steps.end_epoch(step) and step < steps.last:
+                    self._evaluate_epoch(step)
+                if step == steps.head:
+                    self._say("From here on the whole network is trained.")
                 interval = _Interval()
-        self._save(step)
         if config.data_report:
             self._say(_data_report(self._directory.read_metrics()))
         return step
 
-    def _start_step(self, step, iterator, unread, signals, times):
+    def _start_step(self, step, batches, pending, signals, times):
         """Sets out on a step, unless it is to be left out; returns the seconds waited for its batch."""
-        with self._task.named_training_errors(step):
-            self._watch.at(f"the batch of step {step + 1}", times)
+        with self._task.named_training_errors(step - 1):
+            self._watch.at(f"the batch of step {step}", times)
             began = time.monotonic()
-            batch = next(iterator)
+            batch = next(batches)
             waited = time.monotonic() - began
-            self._watch.at(f"step {step + 1}", times)
-            if step + 1 not in self._skipped:
-                unread.append((step, self._trainer.step(step, batch, signals)))
+            self._watch.at(f"step {step}", times)
+            if step not in self._skipped:
+                pending.append((step, self._trainer.step(step - 1, batch, signals)))
         self._task.left_out.check()
         return waited
 
@@ -252,12 +257,12 @@ class Run:
         Raises:
             UserError: no more batches may be left out.
         """
-        step, learning_rate = error.step + 1, self._trainer.learning_rate(error.step)
+        step, learning_rate = error.step, self._trainer.learning_rate(error.step - 1)
         row = {
             "step": step,
             "what": error.what,
             "learning_rate": learning_rate,
-            "images": self._task.names_of_step(error.step),
+            "images": self._task.names_of_step(step - 1),
         }
         self._not_finite = [*(each for each in self._not_finite if each["step"] != step), row]
         self._directory.write_not_finite(self._not_finite)
@@ -270,6 +275,7 @@ class Run:
                 f"--skip-non-finite {len(self._not_finite)}, without the batches that are named in "
                 f"{self._directory.path / 'not_finite.json'}."
             )
+        self._watch.at("the checkpoint to go back to", times=SLOW)
         before = self._restore()
         self._directory.forget_metrics_after(before)
         self._say(f"{where}: back to step {before}, to go on without the batch of step {step}.")
@@ -284,11 +290,11 @@ class Run:
             **numbers,
         }
         self._directory.log(row)
-        if row["zeros"] > ALL:
+        if row["zeros"] > DEAD:
             self._say(
                 f"Warning: at step {step} the network is dead, its last layer before the pooling gives zeros "
-                "only (section 3.3). The paper's remedy is to scale the residuals by 0.1 to 0.3 (the "
-                "builders' residual_scale); a lower learning rate did not help there."
+                "only (section 3.3). The paper's remedy is to scale residuals down, by 0.1 to 0.3; a lower "
+                f"learning rate did not help there. {self._config.model} {_residuals(self._config.model)}."
             )
         return row
 
@@ -299,21 +305,27 @@ class Run:
         try:
             self._checkpoints.save(step)
         except FloatingPointError as error:
-            raise _NotFiniteError(step - 1, f"{error}") from error
+            raise _NotFiniteError(step, str(error)) from error
 
     def _evaluate_epoch(self, step):
-        """Evaluates between two epochs. What was trained is saved before, since it may take long."""
+        """Evaluates between two epochs; what was trained is saved before, since that may take long."""
         self._save(step)
         results = self._evaluate(step)
         self._say(_sentence(f"Epoch {round(step / self._steps.an_epoch)}", results))
 
     def _evaluate(self, step):
         """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept."""
-        moved = functools.partial(self._watch.at, f"the evaluation after step {step}", SLOW)
-        moved()
+        place = f"the evaluation after step {step}"
+
+        def after_batch():
+            self._watch.at(place)
+            if self._is_asked_to_stop():
+                raise _StoppedError
+
+        self._watch.at(place, times=SLOW)
         with self._task.named_held_out_errors():
             replicas = self._strategy.num_replicas_in_sync
-            results = self._trainer.evaluate(self._task.held_out_batches(self._worker, replicas), moved)
+            results = self._trainer.evaluate(self._task.held_out_batches(self._worker, replicas), after_batch)
         left_out = self._task.left_out
         left_out.check()
         expected = len(self._task.source.validation) - len(left_out.parts["held_out"])
@@ -345,19 +357,31 @@ class Run:
         self._say(f"All of it is in {run.path}")
         return results
 
+    def _is_asked_to_stop(self):
+        """Whether to stop at once: several workers have to agree on it, and do so in a step."""
+        return bool(self._stopped) and self._worker[1] == 1
+
     def _say(self, sentence):
         if self._is_first:
             tqdm.write(sentence)
 
 
-def _read(unread, left):
-    """The numbers of steps that are under way, waited for, until so many are left."""
-    while len(unread) > left:
-        step, numbers = unread.popleft()
-        numbers = numbers.numpy().tolist()
-        if not math.isfinite(numbers[0]):
-            raise _NotFiniteError(step, f"The loss is {numbers[0]}")
-        yield numbers
+def _read(pending, left):
+    """The results of the steps that are under way, waited for, until so many are left."""
+    results = []
+    while len(pending) > left:
+        step, numbers = pending.popleft()
+        results.append(StepResult(*numbers.numpy().tolist()))
+        if not math.isfinite(results[-1].loss):
+            raise _NotFiniteError(step, f"The loss is {results[-1].loss}")
+    return results
+
+
+def _residuals(model):
+    """What is to be said of a network's residuals."""
+    if "resnet" not in model:
+        return "has no residuals"
+    return "scales them by 0.17, 0.10 and 0.20 already; residual_scale of its builder takes others"
 
 
 def _data_report(rows):

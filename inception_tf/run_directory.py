@@ -1,5 +1,6 @@
 """The record of a run: its configuration before the first step, its metrics, and its results after."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from inception_tf import record
 from inception_tf.data.distortions import DISTORTIONS
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, without_operations
 from inception_tf.files import written_beside
 
 # Flags that may differ when a run is resumed: where it runs, how often it saves and says so, and how many
@@ -74,26 +75,26 @@ class RunDirectory:
     @property
     def results(self):
         """The results of the finished run, or None."""
-        path = self.path / "results.json"
-        return record.read_json(path) if path.exists() else None
+        return self._read("results.json")
 
     @property
     def split(self):
         """The record of the pictures trained on, held out and left out, or None."""
-        path = self.path / "split.json"
-        return record.read_json(path) if path.exists() else None
+        return self._read("split.json")
 
     @property
     def left_out(self):
         """The images left out until the last checkpoint, as `LeftOut.parts`, or None."""
-        path = self.path / "left_out.json"
-        return record.read_json(path) if path.exists() else None
+        return self._read("left_out.json")
 
     @property
     def not_finite(self):
         """The steps on whose batches the loss was not finite, as dicts."""
-        path = self.path / "not_finite.json"
-        return record.read_json(path)["steps"] if path.exists() else []
+        return (self._read("not_finite.json") or {"steps": []})["steps"]
+
+    def _read(self, name):
+        path = self.path / name
+        return record.read_json(path) if path.exists() else None
 
     def write_left_out(self, parts):
         self._write("left_out.json", parts)
@@ -106,7 +107,24 @@ class RunDirectory:
 
     def _write(self, name, content):
         if self._writes:
-            record.write_json(self.path / name, content)
+            with self._writing():
+                record.write_json(self.path / name, content)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Within it an error is a sentence; a folder that has vanished is made again."""
+        try:
+            if not self.path.is_dir():
+                self.path.mkdir(parents=True)
+                for name, content in self._record.items():
+                    record.write_json(self.path / name, content)
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            reason = getattr(error, "strerror", None) or without_operations(str(error))
+            raise UserError(
+                f"--run-dir {self.path} cannot be written to ({reason}): make room, or mend it, and go on with "
+                "--resume."
+            ) from error
 
     @staticmethod
     def record(config, recipe, preprocessing, data, devices):
@@ -144,8 +162,9 @@ class RunDirectory:
         if not self._writes:
             return
         record.make(self.path, "run_dir")
-        for name, content in (("config.json", configuration), ("split.json", split)):
-            if content is not None and not (self.path / name).exists():
+        self._record = {"config.json": configuration} | ({} if split is None else {"split.json": split})
+        for name, content in self._record.items():
+            if not (self.path / name).exists():
                 self._write(name, content)
 
     def log(self, row):
@@ -156,12 +175,13 @@ class RunDirectory:
         """
         if not self._writes:
             return
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        with self._events.as_default(row["step"]):
-            for name, value in row.items():
-                tf.summary.scalar(name, value)
-        self._events.flush()
+        with self._writing():
+            with self._metrics.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            with self._events.as_default(row["step"]):
+                for name, value in row.items():
+                    tf.summary.scalar(name, value)
+            self._events.flush()
 
     @functools.cached_property
     def _events(self):
@@ -182,5 +202,5 @@ class RunDirectory:
         if not self._writes:
             return
         kept = [row for row in self.read_metrics() if row["step"] <= step]
-        with written_beside(self._metrics) as beside:
+        with self._writing(), written_beside(self._metrics) as beside:
             beside.write_text("".join(json.dumps(row) + "\n" for row in kept))

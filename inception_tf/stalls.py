@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 
-STALLED = 75  # exit status, EX_TEMPFAIL of sysexits.h: it may go better the next time
+from inception_tf.errors import TRY_AGAIN
+
 REPORT = 10  # seconds that the report may take
 
 
 class Watch:
-    """Ends the process, with status `STALLED`, when it has been at one place for too long.
+    """Ends the process, with status `TRY_AGAIN`, when it has been at one place for too long.
 
     A thread does it, by `os._exit`: the main thread may wait within TensorFlow, where no exception reaches
     it. Where it is, and the Python stacks of all threads, are said on stderr before. A call that hangs and
@@ -60,12 +61,12 @@ class Watch:
                 reporter = threading.Thread(target=self._report, args=(place, seconds), daemon=True)
                 reporter.start()
                 reporter.join(REPORT)
-                os._exit(STALLED)
+                os._exit(TRY_AGAIN)
 
     def _report(self, place, seconds):
         sentence = (
             f"inception-tf: nothing has moved for {seconds:.0f} s: {self._who} hangs at {place}. Its process "
-            f"ends with status {STALLED}; the Python stacks of its threads follow."
+            f"ends with status {TRY_AGAIN}; the Python stacks of its threads follow."
         )
         os.write(2, f"\n{sentence}\n".encode())
         faulthandler.dump_traceback(2, all_threads=True)

@@ -39,11 +39,10 @@ class Steps:
         last = last or head + whole
         return cls(an_epoch, min(head, last), last)
 
-    def next_stop(self, step, *every):
-        """The next step that ends an epoch, a stage or the run, or is a multiple of an `every`."""
-        stops = [(step // number + 1) * number for number in every]
-        stage_end = self.head if step < self.head else self.last
-        return min(*stops, self._epoch_end_after(step), stage_end)
+    def pauses(self, step, *every):
+        """Whether an epoch, a stage or the run ends at `step`, or `step` is a multiple of an `every`."""
+        is_multiple = any(number and step % number == 0 for number in every)
+        return is_multiple or self.end_epoch(step) or step in (self.head, self.last)
 
     def end_epoch(self, step):
         """Whether an epoch ends at `step`."""

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from inception_tf.errors import UserError
+from inception_tf.errors import GoneWorkerError, UserError
 
 TPU_CHIPS = ("/dev/accel0", "/dev/vfio/0")
 TENSORFLOW_TPU = (2, 20)  # the oldest that will do, as in setup.cfg; it is the last one, too
@@ -177,6 +177,11 @@ def _missing_for_tpu():
 
 def _workers():
     """The tasks of TF_CONFIG that work, as (type, index), the chief first."""
+    return _cluster()[0]
+
+
+def _cluster():
+    """`_workers`, and which of them this process is, if there are some."""
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
         cluster = config.get("cluster", {})
@@ -197,7 +202,7 @@ def _workers():
             f"The variable TF_CONFIG has the task {task}, which is none of its workers: give each worker its "
             "type and index."
         )
-    return workers
+    return workers, task
 
 
 def worker(strategy):
@@ -208,6 +213,12 @@ def worker(strategy):
         return 0, 1
     resolver, workers = strategy.cluster_resolver, _workers()
     return workers.index((resolver.task_type, resolver.task_id)), len(workers)
+
+
+def who():
+    """What to call this process, by TF_CONFIG, among the workers."""
+    workers, task = _cluster()
+    return f"worker {workers.index(task)} of {len(workers)}" if len(workers) > 1 else "the run"
 
 
 def check_agreed(strategy, work, hint):
@@ -240,7 +251,7 @@ def gone_workers():
     except tf.errors.OpError as error:
         if "Collective ops is aborted" not in error.message:
             raise
-        raise UserError(
+        raise GoneWorkerError(
             "Another worker has ended: see what it says, then start all of them again with --resume."
         ) from error
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -9,10 +10,24 @@ import tensorflow as tf
 from inception_tf.data import distortions
 from inception_tf.evaluation.evaluator import Evaluator
 from inception_tf.objective import Objective
-from inception_tf.optimizers import ParameterAverage, StagedLearningRate, make_optimizer
+from inception_tf.optimizers import LossScale, ParameterAverage, StagedLearningRate, make_optimizer
 
-LOSS_SCALE = 2.0**15  # the first one of mixed_float16, and the steps without an overflow after which it
-GROWTH_STEPS = 2000  # doubles: both as of Keras's LossScaleOptimizer
+
+class StepResult(NamedTuple):
+    """What all parts of a step add up to.
+
+    Attributes:
+        loss: in nats, all that is minimised.
+        top1_error: a fraction.
+        zeros: share of zeros among the features before they are pooled.
+        stop, save: the sums of the signals of all replicas.
+    """
+
+    loss: float
+    top1_error: float
+    zeros: float
+    stop: float
+    save: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +98,6 @@ class Trainer:
         self._head_steps = steps.head
         self._accumulate = accumulate
         self._jit = jit
-        self._scales_loss = keras.config.dtype_policy().name == "mixed_float16"
         self._learning_rate = StagedLearningRate(recipe, steps)
         with strategy.scope():
             self.model = build_model()
@@ -91,8 +105,7 @@ class Trainer:
             self._optimizer = make_optimizer(recipe, self._learning_rate)
             self._optimizer.build(self.model.trainable_variables)
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
-            self._loss_scale = tf.Variable(LOSS_SCALE if self._scales_loss else 1.0, trainable=False)
-            self._finite_steps = tf.Variable(0, trainable=False)
+            self._loss_scale = LossScale() if keras.config.dtype_policy().name == "mixed_float16" else None
         self.variables = self._named_variables()
         self._finish = distortions.finisher(recipe.distortion, scale)
         logits = keras.Model(self.model.input, self.model.get_layer("logits").output)
@@ -109,7 +122,13 @@ class Trainer:
         def graph(stage):
             parts = self._replicas * accumulate
             objective = Objective(
-                self.model, recipe, parts, seed, rematerialize, stage.trained, stage.statistics
+                self.model,
+                recipe,
+                parts=parts,
+                seed=seed,
+                rematerialize=rematerialize,
+                variables=stage.trained,
+                statistics=stage.statistics,
             )
             return tf.function(self._make_step(stage, objective))
 
@@ -125,9 +144,8 @@ class Trainer:
             signals: two numbers, 0 or more, which the other workers are to hear of.
 
         Returns:
-            float32 [5], the same on all workers: the loss (nats), the top-1 error (a fraction), the share of
-            zeros among the features before they are pooled, and the sums of the signals over all replicas. On
-            an accelerator it is waited for when it is read.
+            float32 [5], the values of a `StepResult`, the same on all workers. On an accelerator it is waited
+            for when it is read.
         """
         step = self._head_step if number < self._head_steps else self._whole_step
         return step(tf.constant(number), batch, tf.constant(signals, tf.float32))
@@ -160,19 +178,16 @@ class Trainer:
             **{f"optimizer/{variable.path}": variable for variable in slots},
             **{f"average/{path}": variable for path, variable in self.average.averages.items()},
         }
-        if self._scales_loss:
-            variables |= {"loss_scale/scale": self._loss_scale, "loss_scale/steps": self._finite_steps}
-        return variables
+        return variables | (self._loss_scale.variables if self._loss_scale else {})
 
     def _make_step(self, stage, objective):
         def replica_step(number, batch, signals):
             # A tensor that is one for all replicas would not be summed.
-            totals = [*self._sum_of_parts(stage, objective, number, batch), tf.identity(signals)]
+            totals = self._sum_of_parts(stage, objective, number, batch), tf.identity(signals)
             if self._replicas > 1:
                 context = tf.distribute.get_replica_context()
                 totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
-            *totals, numbers, signals = totals
-            gradients, statistics = totals[: len(stage.trained)], totals[len(stage.trained) :]
+            (gradients, statistics, numbers), signals = totals
             self._apply(stage, number, gradients, statistics)
             return tf.concat([numbers, signals], axis=0)
 
@@ -184,13 +199,13 @@ class Trainer:
         return step
 
     def _sum_of_parts(self, stage, objective, number, batch):
-        """What the parts of a replica's share add: a flat list of gradients, statistics, three numbers."""
+        """What the parts of a replica's share add: gradients, statistics, three numbers."""
         values = [tf.convert_to_tensor(variable.value) for variable in stage.trained]
         statistics = [tf.convert_to_tensor(variable.value) for variable in stage.statistics]
-        loss_scale = tf.convert_to_tensor(self._loss_scale)
+        loss_scale = self._loss_scale.value() if self._loss_scale else tf.constant(1.0)
 
         def contribution(images, labels, weights, part):
-            return tf.nest.flatten(objective(values, statistics, images, labels, weights, part, loss_scale))
+            return objective(values, statistics, images, labels, weights, part, loss_scale)
 
         if self._jit:
             contribution = tf.function(contribution, jit_compile=True)
@@ -205,21 +220,19 @@ class Trainer:
         parts = {
             name: tf.reshape(each, (self._accumulate, -1, *each.shape[1:])) for name, each in batch.items()
         }
-        totals = [tf.zeros_like(value) for value in (*values, *statistics)] + [tf.zeros(3)]
+        totals = tf.nest.map_structure(tf.zeros_like, (values, statistics, tf.zeros(3)))
         for i in tf.range(self._accumulate):
             added = add({name: each[i] for name, each in parts.items()}, first + i)
-            totals = [total + each for total, each in zip(totals, added, strict=True)]
+            totals = tf.nest.map_structure(tf.add, totals, added)
         return totals
 
     def _apply(self, stage, number, gradients, statistics):
         """Moves all variables, on a replica, once all parts are summed."""
-        clip_norm = self._recipe.clip_norm
-        gradients = (
-            [gradient / self._loss_scale for gradient in gradients] if self._scales_loss else gradients
-        )
-        norm = tf.linalg.global_norm(gradients) if clip_norm or self._scales_loss else None
-        if clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, norm)
+        if self._loss_scale:
+            gradients = self._loss_scale.unscaled(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        if self._recipe.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._recipe.clip_norm, norm)
 
         def update():
             learning_rate = self._learning_rate(number)
@@ -229,16 +242,13 @@ class Trainer:
                 variable.assign(value)
             self.average.update(number + 1)
 
-        if not self._scales_loss:
+        if self._loss_scale:
+            # A step whose gradients overflow is not taken.
+            is_finite = tf.math.is_finite(norm)
+            tf.cond(is_finite, update, lambda: None)
+            self._loss_scale.update(is_finite)
+        else:
             update()
-            return
-        # A step whose gradients overflow is not taken; the scale is halved.
-        is_finite = tf.math.is_finite(norm)
-        tf.cond(is_finite, update, lambda: None)
-        steps = tf.where(is_finite, self._finite_steps + 1, 0)
-        grows = tf.equal(steps, GROWTH_STEPS)
-        self._loss_scale.assign(self._loss_scale * tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5))
-        self._finite_steps.assign(tf.where(grows, 0, steps))
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from inception_tf.errors import UserError
 from inception_tf.interruption import stop_signals
 from inception_tf.labels import classes
 from inception_tf.recipes import recipe_of
-from inception_tf.run import Run
+from inception_tf.run import SLOW, Run
 from inception_tf.run_directory import RunDirectory
+from inception_tf.stalls import Watch
 from inception_tf.steps import Steps
 from inception_tf.task import Task
 
@@ -36,6 +37,12 @@ def train(config):
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
     """
     keras_settings.check("Training")
+    with Watch(config.stall_timeout, strategies.who()) as watch, strategies.gone_workers():
+        watch.at("the start", times=SLOW)
+        return _train(config, watch)
+
+
+def _train(config, watch):
     initial = _read_weights(config)
     config = _settle(config, initial)
     strategy = strategies.make(config.strategy, config.tpu_name)
@@ -62,7 +69,7 @@ def train(config):
     keras.utils.set_random_seed(config.seed)
     with keras_settings.dtype_policy(config.policy), stop_signals() as stopped:
         task = Task(config, recipe, source, initial, run.left_out)
-        return Run(task, steps, strategy, run).complete(stopped)
+        return Run(task, steps, strategy, run, watch, stopped).complete()
 
 
 def _read_weights(config):

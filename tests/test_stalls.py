@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from inception_tf.stalls import STALLED, Watch
+from inception_tf.errors import TRY_AGAIN
+from inception_tf.stalls import Watch
 
 HUNG_INPUT = """
 import tensorflow as tf
@@ -44,7 +45,7 @@ def _child(program):
 @pytest.mark.parametrize("program", [HUNG_INPUT, HUNG_OPERATION])
 def test_a_run_that_hangs_within_tensorflow_ends_and_says_where(program):
     status, _, error = _child(program)
-    assert status == STALLED == 75
+    assert status == TRY_AGAIN == 75
     place = "worker 1 of 2 hangs at waiting for the batch of step 12. "
     sentence, stacks = error[error.index("inception-tf: nothing has moved for ") :].split("\n", 1)
     assert place in sentence and "status 75" in sentence
@@ -71,7 +72,7 @@ with Watch(0.5) as watch:
     time.sleep(1000)
 """
     status, _, error = _child(program)
-    assert status == STALLED and ": the run hangs at step 2. " in error
+    assert status == TRY_AGAIN and ": the run hangs at step 2. " in error
 
 
 def test_it_watches_before_the_first_place_and_not_after_the_end():
@@ -84,12 +85,12 @@ with Watch(0.2):
     time.sleep(1000)
 """
     status, out, error = _child(program)
-    assert (status, out) == (STALLED, "left\n") and "hangs at the start. " in error
+    assert (status, out) == (TRY_AGAIN, "left\n") and "hangs at the start. " in error
 
 
 def test_what_was_printed_before_is_not_lost():
     status, out, _ = _child("print('step 1 is done')\nwith Watch(0.2):\n    time.sleep(1000)")
-    assert (status, out) == (STALLED, "step 1 is done\n")
+    assert (status, out) == (TRY_AGAIN, "step 1 is done\n")
 
 
 def test_a_run_that_hangs_as_nobody_reads_what_it_prints_ends():
@@ -102,7 +103,7 @@ with stalls.Watch(0.2):
     command, pipe = [sys.executable, "-c", program], subprocess.PIPE
     with subprocess.Popen(command, env=BUFFERED, stdout=pipe, stderr=pipe) as child:
         try:
-            assert child.wait(120) == STALLED
+            assert child.wait(120) == TRY_AGAIN
         finally:
             child.kill()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_networks import CLASSES, STEPS, assert_equal, batches_of, recipe_of, train, trainer_of, values_of
 
-from inception_tf import trainer as trainer_module
+from inception_tf import optimizers
 from inception_tf.steps import Steps
 
 EPSILON, MOVING = 0.001, 0.9  # of batch norm
@@ -357,14 +357,14 @@ def test_a_step_that_overflows_halves_the_scale_and_is_not_taken(half_precision,
 def test_the_scale_doubles_after_enough_steps(half_precision, strategy):
     recipe = recipe_of()
     trainer = trainer_of(recipe, strategy)
-    trainer.variables[COUNT].assign(trainer_module.GROWTH_STEPS - 2)
+    trainer.variables[COUNT].assign(optimizers.GROWTH_STEPS - 2)
     scales, counts = [], []
     for number, batch in enumerate(batches_of(recipe, 3)):
         train(trainer, [batch], strategy, first=number)
         scales.append(float(trainer.variables[SCALE].numpy()))
         counts.append(int(trainer.variables[COUNT].numpy()))
     assert scales == [2**15, 2**16, 2**16]
-    assert counts == [trainer_module.GROWTH_STEPS - 1, 0, 1]
+    assert counts == [optimizers.GROWTH_STEPS - 1, 0, 1]
 
 
 @STRATEGIES
