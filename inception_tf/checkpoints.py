@@ -108,6 +108,7 @@ class Checkpoints:
             return
         path = os.path.join(self.directory, ERRORS)
         try:
+            tf.io.gfile.makedirs(self.directory)
             with tf.io.gfile.GFile(f"{path}.new", "w") as file:
                 file.write(json.dumps({step: e for step, e in self._errors.items() if e is not None}))
             tf.io.gfile.rename(f"{path}.new", path, overwrite=True)
@@ -124,21 +125,16 @@ class Checkpoints:
         """
         if self._saving is None:
             return
-        step, errors, future = self._saving
+        (step, errors, future), self._saving = self._saving, None
         try:
             if future is not None:
                 future.result()
-        except Exception as error:
-            self._saving = None
-            if not isinstance(error, (tf.errors.OpError, OSError)):
-                raise
+        except (tf.errors.OpError, OSError) as error:
             whole = "there is none before" if self.newest is None else f"that of step {self.newest} is whole"
-            right = "make room" if isinstance(error, tf.errors.ResourceExhaustedError) else "put that right"
             raise UserError(
                 f"The checkpoint of step {step} could not be written to {self.directory} "
-                f"({_reason(error).rpartition('; ')[2]}): {right} and go on with --resume; {whole}."
+                f"({_reason(error).rpartition('; ')[2]}): make room, or mend it, and go on with --resume; {whole}."
             ) from error
-        self._saving = None
         self._errors = errors
 
     def restore(self, check=None):

@@ -41,8 +41,8 @@ def launch(command, workers, restarts=0, program=PROGRAM):
         program: words that come before the command.
 
     Returns:
-        exit status of the worker that was the first to end with an error, 128 + n if signal n ended it; 0
-        when there was none.
+        exit status of the worker that was the first to end with an error, 128 + n if signal n ended it; 2 if
+        any ended with that; 0 when there was no error.
 
     Raises:
         UserError: there are no workers, or no folder to go on in after a restart.
@@ -115,6 +115,8 @@ def _run(command, workers, events):
             status = value if value > 0 else 128 - value
             deadline = time.monotonic() + PATIENCE
             _say(f"Worker {i} has ended with status {status}.")
+        elif value == MISTAKE:  # though others heard of it, and ended, before
+            status = MISTAKE
     for thread in threads:
         thread.join()
     return status

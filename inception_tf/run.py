@@ -332,8 +332,9 @@ class Run:
         if results["images"] != expected:
             raise RuntimeError(f"{results['images']} of {expected} held-out images were counted.")
         scalars = {f"held_out_{name}": value for name, value in results.items()}
-        self._directory.log({"step": step, "epoch": step / self._steps.an_epoch, **scalars})
         self._checkpoints.rate(step, results["top1_error"])
+        if not self._is_evaluated(step):  # by a process that was killed after it
+            self._directory.log({"step": step, "epoch": step / self._steps.an_epoch, **scalars})
         return results
 
     def _finish(self, step, results):

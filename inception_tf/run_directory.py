@@ -122,8 +122,8 @@ class RunDirectory:
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, "strerror", None) or without_operations(str(error))
             raise UserError(
-                f"--run-dir {self.path} cannot be written to ({reason}): make room, or mend it, and go on with "
-                "--resume."
+                f"--run-dir {self.path} cannot be written to ({reason}): make room, or mend it, and go on "
+                "with --resume."
             ) from error
 
     @staticmethod

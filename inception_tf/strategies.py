@@ -235,7 +235,7 @@ def check_agreed(strategy, work, hint):
         return
     mine = int(hashlib.sha256(json.dumps(work).encode()).hexdigest()[:15], 16)
     mine = tf.constant([mine], tf.int64)
-    works = tf.function(lambda: strategy.run(lambda: tf.identity(mine)))()
+    works = tf.function(lambda: strategy.run(tf.identity, args=(mine,)), autograph=False)()
     works = strategy.gather(works, axis=0).numpy()
     if len(set(works.tolist())) > 1:
         raise UserError(f"The workers do not see the same work: give all of them the same {hint}.")

@@ -239,7 +239,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
             attempt()
         assert str(caught.value) == (
             f"The checkpoint of step 2 could not be written to {directory} ({directory} is not a directory): "
-            "put that right and go on with --resume; that of step 1 is whole."
+            "make room, or mend it, and go on with --resume; that of step 1 is whole."
         )
         checkpoints.save(2)
 
@@ -289,7 +289,7 @@ def test_a_disk_without_room(tmp_path):
     assert process.returncode == 0
     assert said == 4 * [
         f"The checkpoint of step 2 could not be written to {tmp_path} (File too large): "
-        "put that right and go on with --resume; that of step 1 is whole."
+        "make room, or mend it, and go on with --resume; that of step 1 is whole."
     ]
 
 
