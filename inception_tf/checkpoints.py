@@ -133,7 +133,8 @@ class Checkpoints:
             whole = "there is none before" if self.newest is None else f"that of step {self.newest} is whole"
             raise UserError(
                 f"The checkpoint of step {step} could not be written to {self.directory} "
-                f"({_reason(error).rpartition('; ')[2]}): make room, or mend it, and go on with --resume; {whole}."
+                f"({_reason(error).rpartition('; ')[2]}): make room, or mend it, and go on with --resume; "
+                f"{whole}."
             ) from error
         self._errors = errors
 
