@@ -118,9 +118,15 @@ def test_the_first_error_ends_the_others(end, status, others):
 
 
 def test_the_others_may_end_by_themselves():
-    script = f"{INDEX}time.sleep(0.3 * index)\nif index: print('heard of it'); sys.exit(2)\nsys.exit(3)"
+    script = f"{INDEX}time.sleep(0.3 * index)\nif index: print('heard of it'); sys.exit(75)\nsys.exit(3)"
     status, out, error = run(script)
     assert status == 3 and "heard of it" in out and "SIGTERM" not in error
+
+
+def test_a_mistake_is_one_whoever_ends_first():
+    script = f"{INDEX}time.sleep(0.3 * index); print('begun'); sys.exit(2 if index else 75)"
+    status, out, _ = run(script, restarts=3)
+    assert status == 2 and out.count("begun") == 2
 
 
 def test_one_that_ends_well_leaves_the_others_at_work():

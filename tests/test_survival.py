@@ -11,7 +11,7 @@ import pytest
 import small_run
 from small_run import entered, left_behind, rows, train
 
-from inception_tf.stalls import STALLED
+from inception_tf.errors import TRY_AGAIN
 
 FLAGS = ("--deterministic", "--resume", "--batch", 8, "--log-every", 3, "--learning-rate", 0.01)
 FLAGS = (*FLAGS, "--checkpoint-every", 4)
@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_sentence(whole, tmp_path):
 
 def test_an_input_that_hangs_ends_the_run(tmp_path):
     status, _, error = small_run.run(tmp_path / "run", *SHORT, "--stall-timeout", 3, hang=7)
-    assert status == STALLED == 75 and "the run hangs at the batch of step 7. " in error
+    assert status == TRY_AGAIN == 75 and "the run hangs at the batch of step 7. " in error
 
 
 def test_a_loss_that_is_not_finite_names_its_images(tmp_path):
@@ -148,7 +148,7 @@ def test_a_batch_on_which_the_loss_is_not_finite_is_skipped(tmp_path):
 
 def test_a_dead_network_is_said_with_the_remedy(tmp_path):
     out = train(tmp_path / "run", *SHORT, dead=True)
-    assert "Warning: at step 3 the network is dead" in out and "scale the residuals by 0.1 to 0.3" in out
+    assert "Warning: at step 3 the network is dead" in out and "scale residuals down, by 0.1 to 0.3" in out
     assert {row["zeros"] for row in rows(tmp_path / "run") if "loss" in row} == {1.0}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_run import ended, newest, rows, run, start_workers, train, wait_for
 
-from inception_tf.stalls import STALLED
+from inception_tf.errors import TRY_AGAIN
 
 FLAGS = ("--batch", 12, "--steps", 10, "--log-every", 1, "--learning-rate", 0.01, "--resume")
 TOGETHER = "--synchronized-batch-norm"
@@ -116,7 +116,7 @@ def test_a_worker_that_hangs_ends_the_other(tmp_path, stopped):
     finally:
         for worker in workers:
             worker.kill()
-    assert status == STALLED and f"worker {1 - stopped} of 2 hangs at " in error
+    assert status == TRY_AGAIN and f"worker {1 - stopped} of 2 hangs at " in error
 
 
 @pytest.mark.slow
