@@ -136,8 +136,8 @@ def _one_step(networks):
             pass reads, and {PARAMETER_MEMORY} bytes a parameter."""
         ),
         _text(
-            f"""Against what XLA counts: [benchmarks/tpu_program.py](../benchmarks/tpu_program.py) compiles the
-            package's own loss and gradients of Inception-v4, batch {LARGE}, for v5e, without a chip. That
+            f"""Against what XLA counts: [benchmarks/tpu_program.py](../benchmarks/tpu_program.py) compiles
+            the package's own loss and gradients of Inception-v4, batch {LARGE}, for v5e, without a chip. That
             program has the auxiliary head, and no optimizer. With `--rematerialize` it has
             {REMATERIALIZED["flops"] / COMPILED["flops"]:.2f} times the flops,
             {REMATERIALIZED["bytes"] / COMPILED["bytes"]:.2f} times the bytes and

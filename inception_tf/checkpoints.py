@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from inception_tf.errors import UserError, listed, without_operations
+from inception_tf.errors import TryAgainError, UserError, listed, without_operations
 from inception_tf.weights import checkpoint_index
 from inception_tf.weights.training_checkpoints import RECORD
 
@@ -80,6 +80,8 @@ class Checkpoints:
             UserError: the checkpoint before could not be written.
             FloatingPointError: a variable is not finite; nothing is written.
         """
+        if self._saving is not None and self._saving[0] == step:
+            return
         self.wait()
         if step in self._errors:
             return
@@ -113,9 +115,14 @@ class Checkpoints:
                 file.write(json.dumps({step: e for step, e in self._errors.items() if e is not None}))
             tf.io.gfile.rename(f"{path}.new", path, overwrite=True)
         except tf.errors.OpError as problem:
-            raise UserError(
+            raise TryAgainError(
                 f"{path} could not be written ({_reason(problem)}): put that right and go on with --resume."
             ) from problem
+
+    def poll(self):
+        """`wait`, if that takes no time: a failure is not to be found out long after."""
+        if self._saving is not None and self._saving[2] is not None and self._saving[2].done():
+            self.wait()
 
     def wait(self):
         """Waits until the last checkpoint is written.
@@ -131,7 +138,7 @@ class Checkpoints:
                 future.result()
         except (tf.errors.OpError, OSError) as error:
             whole = "there is none before" if self.newest is None else f"that of step {self.newest} is whole"
-            raise UserError(
+            raise TryAgainError(
                 f"The checkpoint of step {step} could not be written to {self.directory} "
                 f"({_reason(error).rpartition('; ')[2]}): make room, or mend it, and go on with --resume; "
                 f"{whole}."
@@ -141,7 +148,7 @@ class Checkpoints:
     def restore(self, check=None):
         """Gives the variables the values of the newest whole checkpoint.
 
-        Says in one line of each damaged one that it goes back, and removes those.
+        Says in one line of each damaged one that it goes back, and renames those to `damaged-ckpt-<step>`.
 
         Args:
             check: called with a checkpoint's record before its variables are read; raises a `UserError` if
@@ -184,7 +191,7 @@ class Checkpoints:
                 f"that of step {step}."
             )
             if self._writes:
-                self._remove(other)
+                self._set_aside(other)
         return step
 
     def _read_errors(self):
@@ -281,7 +288,7 @@ class Checkpoints:
         return dict(zip(types, tensors, strict=True))
 
     def _unreadable(self, error):
-        return UserError(f"{self.directory} cannot be read ({_reason(error)}): make it readable.")
+        return TryAgainError(f"{self.directory} cannot be read ({_reason(error)}): make it readable.")
 
     def _prefix(self, step):
         return os.path.join(self.directory, f"ckpt-{step}")
@@ -293,6 +300,15 @@ class Checkpoints:
         except tf.errors.NotFoundError:
             return []
         return [match for match in map(FILE.fullmatch, names) if match]
+
+    def _set_aside(self, step):
+        with contextlib.suppress(tf.errors.OpError):
+            for file in self._files():
+                if int(file["step"]) == step:
+                    old, new = (
+                        os.path.join(self.directory, name) for name in (file[0], f"damaged-{file[0]}")
+                    )
+                    tf.io.gfile.rename(old, new, overwrite=True)
 
     def _remove(self, step):
         self._remove_files(lambda files: [file for file in files if int(file["step"]) == step])

@@ -11,7 +11,7 @@ import cyclopts
 
 from inception_tf import __version__
 from inception_tf.config import EvaluateConfig, Model, TrainConfig
-from inception_tf.errors import UserError
+from inception_tf.errors import TRY_AGAIN, UserError
 
 app = cyclopts.App(
     name="inception-tf",
@@ -41,7 +41,8 @@ def train(config: Annotated[TrainConfig, cyclopts.Parameter(name="*")] = TrainCo
 
     from inception_tf.training import train
 
-    train(config)
+    if train(config) is None:
+        sys.exit(TRY_AGAIN)
 
 
 @app.command

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,7 @@ Model = Literal[
     "inception_resnet_v2_slim",
 ]
 
+REMOTE = re.compile("[a-z0-9]{2,}:/")  # as Path makes it of gs://
 WARM_UP_EPOCHS = 5  # at most, where the learning rate is scaled up; Goyal et al., arXiv 1706.02677
 WARM_UP_SHARE = 0.1  # of all epochs, at most
 
@@ -151,6 +153,10 @@ class TrainConfig:
         _check_tpu_name(self)
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
+        if self.run_dir is not None and REMOTE.match(str(self.run_dir)):
+            raise UserError(
+                f"--run-dir {self.run_dir} must be a folder here; --checkpoint-dir may be remote."
+            )
         if self.synchronized_batch_norm and self.accumulate > 1:
             raise UserError(
                 f"--synchronized-batch-norm excludes --accumulate {self.accumulate}: parts that come one "

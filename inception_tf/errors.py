@@ -15,8 +15,8 @@ class UserError(ValueError):
     status = 2
 
 
-class GoneWorkerError(UserError):
-    """Another worker has ended: the status, 75, says that another start may go better."""
+class TryAgainError(UserError):
+    """Another worker has ended, or a disk is full: the status, 75, says that another start may go better."""
 
     status = TRY_AGAIN
 

@@ -11,9 +11,10 @@ def stop_signals():
     before = {}
 
     def stop(number, _):
-        print("\nStopping once the steps under way are done; the second signal ends at once.")
         stopped.append(number)
-        signal.signal(number, before[number])
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        print("\nStopping once the step under way is done; the second signal ends at once.")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, stop)

@@ -16,6 +16,7 @@ from inception_tf.run_directory import RESUMABLE
 from inception_tf.trainer import StepResult, Trainer
 
 WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
+OVERFLOWS = 30  # steps in a row that the loss scale may overflow: by then it is 2**-15
 DEAD = 1 - 1e-6  # share of zeros, which is a sum of shares
 SLOW = 20  # times the stall timeout, for what traces a graph, or reads or writes much
 
@@ -55,8 +56,11 @@ class _Interval:
         """Their means, and what they took, as a part of a line."""
         seconds = time.monotonic() - self._began
         names = ("loss", "top1_error", "zeros")
+        norms = [each.gradient_norm for each in self.results if math.isfinite(each.gradient_norm)]
         return {
             **{name: statistics.fmean(getattr(each, name) for each in self.results) for name in names},
+            **({"gradient_norm": statistics.fmean(norms)} if norms else {}),
+            "overflows": len(self.results) - len(norms),
             "images_per_second": len(self.results) * batch / seconds,
             "input_wait": self.waited / seconds,
         }
@@ -85,6 +89,8 @@ class Run:
         self._directory = directory
         self._watch = watch
         self._stopped = stopped
+        self._is_dead = False  # at the last line of metrics
+        self._overflows = 0  # steps in a row whose gradients were not finite
         self._not_finite = directory.not_finite
         self._trainer = Trainer(
             strategy,
@@ -116,7 +122,7 @@ class Run:
         """Takes the steps that are left, then evaluates and exports.
 
         Returns:
-            the results; None if the run was stopped, and on all workers but the first.
+            the results, which the first worker has written; None if the run was stopped.
         """
         try:
             step = self._begin()
@@ -127,14 +133,17 @@ class Run:
                 except _NotFiniteError as error:
                     step = self._go_back(error)
             results = self._evaluate(step)
-            return self._finish(step, results) if self._is_first else None
+            return self._finish(step, results) if self._is_first else results
         except _StoppedError:
+            self._watch.at("the last checkpoint", times=SLOW)
             self._checkpoints.wait()
             self._say(
                 f"Interrupted, saved at step {self._checkpoints.newest} of {self._steps.last}. To go on: the "
                 f"same flags with --resume --run-dir {self._directory.path}"
             )
             return None
+        finally:
+            self._directory.close()
 
     def _begin(self):
         """Takes the newest checkpoint, opens the record there, and does what a kill left undone.
@@ -144,6 +153,11 @@ class Run:
         """
         self._watch.at("the checkpoint to go on from", times=SLOW)
         step = self._restore()
+        if self._checkpoints.newest is not None and not self._config.resume:
+            raise UserError(
+                f"--checkpoint-dir {self._checkpoints.directory} holds a run's checkpoints: name another "
+                "folder, or add --resume to go on."
+            )
         self._directory.open(self._record, self._task.source.record)
         self._directory.forget_metrics_after(step)
         if self._config.resume:
@@ -180,7 +194,7 @@ class Run:
             _NotFiniteError: the loss is not finite.
             _StoppedError: the run is to stop; its last step is saved.
         """
-        config, steps, began_at = self._config, self._steps, step
+        config, steps = self._config, self._steps
         batches = iter(
             strategies.distribute(self._strategy, self._task.training_batches(step, steps.last, self._worker))
         )
@@ -189,6 +203,8 @@ class Run:
             raise _StoppedError
         # Results are read one step late, so that an accelerator never waits for this process.
         pending, interval, saved_at = collections.deque(), _Interval(), time.monotonic()
+        # Graphs are traced in the first steps; after a checkpoint one worker may wait for its disk.
+        quick_from = step + 2
         with tqdm(
             total=steps.last * self._batch,
             initial=step * self._batch,
@@ -197,17 +213,18 @@ class Run:
             disable=not self._is_first,
         ) as progress:
             while step < steps.last:
-                traces = step - began_at < 2 or step == steps.head
                 is_due = time.monotonic() - saved_at >= 60 * config.checkpoint_minutes
                 signals = float(bool(self._stopped)), float(is_due and self._is_first)
                 step += 1
-                interval.waited += self._start_step(step, batches, pending, signals, SLOW if traces else 1)
+                times = 1 if step > quick_from else SLOW
+                interval.waited += self._start_step(step, batches, pending, signals, times)
                 progress.update(self._batch)
+                self._checkpoints.poll()
                 pauses = steps.pauses(step, config.log_every, config.checkpoint_every)
-                results = _read(pending, 0 if pauses else 1)
+                results = self._read(pending, 0 if pauses else 1)
                 stop, save = any(each.stop for each in results), any(each.save for each in results)
                 if stop or save:
-                    results += _read(pending, 0)
+                    results += self._read(pending, 0)
                 interval.results += results
                 if not (pauses or stop or save):
                     continue
@@ -217,13 +234,15 @@ class Run:
                 every = config.checkpoint_every or steps.last
                 if stop or save or step == steps.last or step % every == 0:
                     self._save(step)
-                    saved_at = time.monotonic()
+                    saved_at, quick_from = time.monotonic(), step + 2
                 if stop and step < steps.last:
                     raise _StoppedError
                 if steps.end_epoch(step) and step < steps.last:
                     self._evaluate_epoch(step)
+                    quick_from = step + 2
                 if step == steps.head:
                     self._say("From here on the whole network is trained.")
+                    quick_from = step + 2
                 interval = _Interval()
         if config.data_report:
             self._say(_data_report(self._directory.read_metrics()))
@@ -242,6 +261,21 @@ class Run:
         self._task.left_out.check()
         return waited
 
+    def _read(self, pending, left):
+        """The results of the steps that are under way, waited for, until so many are left."""
+        results = []
+        while len(pending) > left:
+            step, numbers = pending.popleft()
+            result = StepResult(*numbers.numpy().tolist())
+            results.append(result)
+            if not math.isfinite(result.loss):
+                raise _NotFiniteError(step, f"The loss is {result.loss}")
+            self._overflows = 0 if math.isfinite(result.gradient_norm) else self._overflows + 1
+            # mixed_float16 overflows now and then, which costs no more than a step.
+            if self._overflows > (OVERFLOWS if self._config.policy == "mixed_float16" else 0):
+                raise _NotFiniteError(step, "A gradient is infinite or no number")
+        return results
+
     @property
     def _skipped(self):
         """The steps, counted from 1, that are not taken since the loss is not finite on their batches."""
@@ -257,6 +291,7 @@ class Run:
         Raises:
             UserError: no more batches may be left out.
         """
+        self._watch.at("the checkpoint to go back to", times=SLOW)
         step, learning_rate = error.step, self._trainer.learning_rate(error.step - 1)
         row = {
             "step": step,
@@ -264,19 +299,21 @@ class Run:
             "learning_rate": learning_rate,
             "images": self._task.names_of_step(step - 1),
         }
+        is_new = step not in self._skipped
         self._not_finite = [*(each for each in self._not_finite if each["step"] != step), row]
         self._directory.write_not_finite(self._not_finite)
         self._checkpoints.wait()
         where = f"{error.what} at step {step}, at a learning rate of {learning_rate:g}"
-        if not self._skipped:
+        if not (self._skipped and is_new):
             raise UserError(
                 f"{where}: start again in another --run-dir with a lower --learning-rate "
                 "(--head-learning-rate where the last layer alone is trained), or go on with --resume and "
                 f"--skip-non-finite {len(self._not_finite)}, without the batches that are named in "
                 f"{self._directory.path / 'not_finite.json'}."
             )
-        self._watch.at("the checkpoint to go back to", times=SLOW)
         before = self._restore()
+        if self._checkpoints.newest is None:
+            raise UserError(f"{where}, and {self._checkpoints.directory} holds no checkpoint to go back to.")
         self._directory.forget_metrics_after(before)
         self._say(f"{where}: back to step {before}, to go on without the batch of step {step}.")
         return before
@@ -290,7 +327,8 @@ class Run:
             **numbers,
         }
         self._directory.log(row)
-        if row["zeros"] > DEAD:
+        was_dead, self._is_dead = self._is_dead, row["zeros"] > DEAD
+        if self._is_dead and not was_dead:
             self._say(
                 f"Warning: at step {step} the network is dead, its last layer before the pooling gives zeros "
                 "only (section 3.3). The paper's remedy is to scale residuals down, by 0.1 to 0.3; a lower "
@@ -332,6 +370,7 @@ class Run:
         if results["images"] != expected:
             raise RuntimeError(f"{results['images']} of {expected} held-out images were counted.")
         scalars = {f"held_out_{name}": value for name, value in results.items()}
+        self._watch.at(f"the checkpoint of step {step}", times=SLOW)
         self._checkpoints.rate(step, results["top1_error"])
         if not self._is_evaluated(step):  # by a process that was killed after it
             self._directory.log({"step": step, "epoch": step / self._steps.an_epoch, **scalars})
@@ -365,17 +404,6 @@ class Run:
     def _say(self, sentence):
         if self._is_first:
             tqdm.write(sentence)
-
-
-def _read(pending, left):
-    """The results of the steps that are under way, waited for, until so many are left."""
-    results = []
-    while len(pending) > left:
-        step, numbers = pending.popleft()
-        results.append(StepResult(*numbers.numpy().tolist()))
-        if not math.isfinite(results[-1].loss):
-            raise _NotFiniteError(step, f"The loss is {results[-1].loss}")
-    return results
 
 
 def _residuals(model):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from inception_tf import record
 from inception_tf.data.distortions import DISTORTIONS
-from inception_tf.errors import UserError, without_operations
+from inception_tf.errors import TryAgainError, UserError, without_operations
 from inception_tf.files import written_beside
 
 # Flags that may differ when a run is resumed: where it runs, how often it saves and says so, and how many
@@ -24,7 +24,6 @@ RESUMABLE = {
     "accumulate",
     "rematerialize",
     "jit",
-    "checkpoint_dir",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep",
@@ -53,6 +52,7 @@ class RunDirectory:
         self.path = Path(path)
         self._metrics = self.path / "metrics.jsonl"
         self._writes = writes
+        self._lock = None
         if writes:
             self._check(config)
 
@@ -121,7 +121,7 @@ class RunDirectory:
             yield
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, "strerror", None) or without_operations(str(error))
-            raise UserError(
+            raise TryAgainError(
                 f"--run-dir {self.path} cannot be written to ({reason}): make room, or mend it, and go on "
                 "with --resume."
             ) from error
@@ -162,10 +162,32 @@ class RunDirectory:
         if not self._writes:
             return
         record.make(self.path, "run_dir")
+        self._take_lock()
         self._record = {"config.json": configuration} | ({} if split is None else {"split.json": split})
         for name, content in self._record.items():
             if not (self.path / name).exists():
                 self._write(name, content)
+
+    def _take_lock(self):
+        """Two processes are not to write one run; where files cannot be locked nothing is done."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"--run-dir {self.path} is in use: another process trains in it; end that first."
+            ) from error
+        except OSError:
+            pass
+
+    def close(self):
+        """Lets another process write."""
+        if self._lock is not None:
+            self._lock.close()
 
     def log(self, row):
         """Adds one line to metrics.jsonl, and the same scalars to TensorBoard's events.

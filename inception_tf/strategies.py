@@ -9,8 +9,9 @@ import json
 import os
 from pathlib import Path
 
-from inception_tf.errors import GoneWorkerError, UserError
+from inception_tf.errors import TryAgainError, UserError, without_operations
 
+LONGEST = 200  # characters of TensorFlow's messages in ours
 TPU_CHIPS = ("/dev/accel0", "/dev/vfio/0")
 TENSORFLOW_TPU = (2, 20)  # the oldest that will do, as in setup.cfg; it is the last one, too
 INSTALL_TPU = (
@@ -121,6 +122,11 @@ def _resolve(name, tpu_name):
         raise UserError(
             "--strategy multi_worker: the environment variable TF_CONFIG names no workers; set it for each, "
             'as in {"cluster": {"worker": ["one:1234", "two:1234"]}, "task": {"type": "worker", "index": 0}}.'
+        )
+    if len(_workers()) > 1 and name in ("one_device", "mirrored"):
+        raise UserError(
+            f"--strategy {name}: the environment variable TF_CONFIG names {len(_workers())} workers, which "
+            "would all do the same: unset it, or give --strategy multi_worker."
         )
     if name == "auto" and len(_workers()) > 1:
         return "multi_worker"
@@ -248,11 +254,12 @@ def gone_workers():
 
     try:
         yield
-    except tf.errors.OpError as error:
-        if "Collective ops is aborted" not in error.message:
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if len(_workers()) < 2:
             raise
-        raise GoneWorkerError(
-            "Another worker has ended: see what it says, then start all of them again with --resume."
+        raise TryAgainError(
+            "Another worker has ended: see what it says, then start all of them again with --resume "
+            f"({without_operations(error.message).splitlines()[0][:LONGEST]})."
         ) from error
 
 

@@ -20,12 +20,14 @@ class StepResult(NamedTuple):
         loss: in nats, all that is minimised.
         top1_error: a fraction.
         zeros: share of zeros among the features before they are pooled.
+        gradient_norm: of all gradients together, before they are clipped.
         stop, save: the sums of the signals of all replicas.
     """
 
     loss: float
     top1_error: float
     zeros: float
+    gradient_norm: float
     stop: float
     save: float
 
@@ -116,8 +118,10 @@ class Trainer:
         norms = [layer for layer in backbone if isinstance(layer, keras.layers.BatchNormalization)]
         for norm in norms:
             norm.synchronized = synchronized and self._replicas > 1
-        frozen = norms if recipe.batch_norm == "freeze" else []
-        moving = [] if frozen else norms
+        # An auxiliary head may be new, and its statistics none to keep.
+        keeps = [norm for norm in norms if not norm.name.startswith("auxiliary_")]
+        frozen = keeps if recipe.batch_norm == "freeze" else []
+        moving = [norm for norm in norms if norm not in frozen]
 
         def graph(stage):
             parts = self._replicas * accumulate
@@ -144,7 +148,7 @@ class Trainer:
             signals: two numbers, 0 or more, which the other workers are to hear of.
 
         Returns:
-            float32 [5], the values of a `StepResult`, the same on all workers. On an accelerator it is waited
+            float32 [6], the values of a `StepResult`, the same on all workers. On an accelerator it is waited
             for when it is read.
         """
         step = self._head_step if number < self._head_steps else self._whole_step
@@ -188,8 +192,8 @@ class Trainer:
                 context = tf.distribute.get_replica_context()
                 totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
             (gradients, statistics, numbers), signals = totals
-            self._apply(stage, number, gradients, statistics)
-            return tf.concat([numbers, signals], axis=0)
+            norm = self._apply(stage, number, gradients, statistics)
+            return tf.concat([numbers, norm[None], signals], axis=0)
 
         def step(number, batch, signals):
             with _not_trainable(stage.frozen):
@@ -227,7 +231,7 @@ class Trainer:
         return totals
 
     def _apply(self, stage, number, gradients, statistics):
-        """Moves all variables, on a replica, once all parts are summed."""
+        """Moves all variables, on a replica, once all parts are summed; returns the norm of the gradients."""
         if self._loss_scale:
             gradients = self._loss_scale.unscaled(gradients)
         norm = tf.linalg.global_norm(gradients)
@@ -249,6 +253,7 @@ class Trainer:
             self._loss_scale.update(is_finite)
         else:
             update()
+        return norm
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A training run: what is settled and checked before its first step."""
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def train(config):
 
     Returns:
         the content of results.json: top1_error and top5_error (fractions), loss (nats), images and more;
-        None if the run was interrupted, with a checkpoint saved, and on all workers but the first.
+        of several workers all but the first have the errors alone. None if the run was interrupted, with a
+        checkpoint saved.
 
     Raises:
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
@@ -98,6 +100,7 @@ def _settle(config, initial):
     return dataclasses.replace(
         config,
         data=data,
+        checkpoint_dir=config.checkpoint_dir and _absolute(config.checkpoint_dir),
         size=size,
         recipe=config.recipe_name,
         strategy=strategy,
@@ -105,6 +108,10 @@ def _settle(config, initial):
         jit=_resolved_jit(config),
         run_dir=run_dir,
     )
+
+
+def _absolute(folder):
+    return folder if "://" in folder else os.path.abspath(folder)
 
 
 def _resolved_jit(config):
@@ -144,7 +151,7 @@ def _learning_rates(config, recipe):
         said += f", {reference.learning_rate:g} x {recipe.batch} / {reference.reference_batch} images a step"
     if recipe.cold_epochs or recipe.warm_up_epochs:
         said += (
-            f"; a tenth of it for {recipe.cold_epochs:g} epochs, rising to it for {recipe.warm_up_epochs:g}"
+            f"; a tenth of it for {recipe.cold_epochs:g} epochs, then rising for {recipe.warm_up_epochs:g}"
         )
     return f"{said}; x {recipe.learning_rate_decay:g} every {recipe.decay_epochs} epochs."
 

@@ -56,7 +56,7 @@ def _restored(directory, **keywords):
 
 def _steps(directory):
     """The steps of all that lies there, each with its two files."""
-    names = sorted(name for name in tf.io.gfile.listdir(str(directory)) if name != "errors.json")
+    names = sorted(name for name in tf.io.gfile.listdir(str(directory)) if name.startswith("ckpt-"))
     steps = sorted({int(name.split(".")[0].removeprefix("ckpt-")) for name in names})
     endings = ("data-00000-of-00001", "index")
     assert names == sorted(f"ckpt-{step}.{ending}" for step in steps for ending in endings)

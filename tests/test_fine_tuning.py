@@ -329,7 +329,7 @@ def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path,
         pixels = np.minimum(batch["pixels"].numpy() + np.float32(0.5), 255)
         pixels[mirrored] = pixels[mirrored, :, ::-1]
         np.testing.assert_allclose(self._finish(batch), preprocess_input(pixels, scale=scale), atol=1e-4)
-        return tf.constant([1.0, 0.5, 0.0, 0.0, 0.0])
+        return tf.constant([1.0, 0.5, 0.0, 1.0, 0.0, 0.0])
 
     def evaluate(self, batches, moved):
         seen.append(next(iter(batches))["pixels"].numpy())

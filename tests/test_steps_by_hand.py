@@ -178,6 +178,7 @@ def check(strategy="one_device", weights=None, steps=STEPS, accumulate=1, jit=Fa
             batch["weight"] = np.array(weights, np.float32)
         numbers = train(trainer, [batch], strategy, first=number)[0]
         np.testing.assert_allclose(numbers[:3], hand.step(number, batch), rtol=1e-5)
+        np.testing.assert_allclose(numbers[3], hand.norms[-1], rtol=1e-4)
         assert_equal(values_of(trainer), hand.values())
     return hand
 

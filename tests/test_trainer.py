@@ -101,9 +101,9 @@ def test_signals_are_summed_over_the_replicas(strategy_name):
     strategy, trainer = _trainer(strategy_name, 4)
     batch = next(iter(strategies.distribute(strategy, tf.data.Dataset.from_tensors(fed(*_batch(4))))))
     replicas = strategy.num_replicas_in_sync
-    assert trainer.step(0, batch, (1.0, 0.0)).numpy()[3:].tolist() == [replicas, 0]
-    assert trainer.step(1, batch, (0.0, 2.0)).numpy()[3:].tolist() == [0, 2 * replicas]
-    assert trainer.step(2, batch).numpy()[3:].tolist() == [0, 0]
+    assert trainer.step(0, batch, (1.0, 0.0)).numpy()[4:].tolist() == [replicas, 0]
+    assert trainer.step(1, batch, (0.0, 2.0)).numpy()[4:].tolist() == [0, 2 * replicas]
+    assert trainer.step(2, batch).numpy()[4:].tolist() == [0, 0]
 
 
 def test_variables_are_named_once_and_are_all_that_a_step_reads():

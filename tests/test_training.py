@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from inception_tf import export, networks, training, weights
 from inception_tf.config import TrainConfig
 from inception_tf.data import digits as embedded
 from inception_tf.data.images import InMemory
 from inception_tf.data.preprocessing import evaluation_image
-from inception_tf.errors import UserError
+from inception_tf.errors import TryAgainError, UserError
 from inception_tf.trainer import Trainer
 
 
@@ -81,6 +84,7 @@ def test_a_run_leaves_its_record(tmp_path, small, capsys):
     run = tmp_path / "run"
     results = training.train(_config(run, steps=None, epochs=2, checkpoint_every=7))
     assert {path.name for path in run.iterdir()} == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "results.json",
@@ -320,3 +324,92 @@ def test_other_backends_and_channels_first_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
     with pytest.raises(UserError, match="channels_last"):
         training.train(_config(tmp_path / "run"))
+
+
+def test_a_run_directory_on_a_full_disk(tmp_path, monkeypatch):
+    original = training.RunDirectory.log
+
+    def log(self, row):
+        self._metrics = Path("/dev/full")
+        original(self, row)
+
+    monkeypatch.setattr(training.RunDirectory, "log", log)
+    with pytest.raises(TryAgainError, match="--run-dir .*run cannot be written to .No space left on device"):
+        training.train(_config(tmp_path / "run"))
+
+
+def test_a_run_directory_that_vanishes_is_made_again(tmp_path, monkeypatch):
+    original = Trainer.step
+
+    def step(self, number, batch, signals):
+        if number == 4:
+            shutil.rmtree(tmp_path / "run")
+        return original(self, number, batch, signals)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    training.train(_config(tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["flags"]["batch"] == 20
+    assert [row["step"] for row in _rows(tmp_path / "run") if "loss" in row] == [6, 8]
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_run_that_is_under_way_is_not_trained_twice(tmp_path, monkeypatch):
+    def step(self, number, batch, signals):
+        training.train(_config(tmp_path / "run", resume=True))
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(UserError, match="--run-dir .*run is in use"):
+        training.train(_config(tmp_path / "run"))
+
+
+def test_checkpoints_of_another_run_are_not_taken_unasked(tmp_path, stop_after, monkeypatch):
+    with monkeypatch.context():
+        stop_after(1)
+        training.train(_config(tmp_path / "one", checkpoint_dir=str(tmp_path / "checkpoints")))
+    with pytest.raises(UserError, match="--checkpoint-dir .*checkpoints holds a run's checkpoints"):
+        training.train(_config(tmp_path / "two", checkpoint_dir=str(tmp_path / "checkpoints")))
+    with pytest.raises(UserError, match="--checkpoint-dir is None now.*give --checkpoint-dir"):
+        training.train(_config(tmp_path / "one", resume=True))
+    assert weights.read(tmp_path / "one").source.endswith("checkpoints/ckpt-3")
+
+
+@pytest.mark.parametrize("name", ["gs://bucket/run", "s3://bucket/run"])
+def test_a_remote_run_directory_is_refused(name):
+    with pytest.raises(UserError, match="--run-dir .*/bucket/run must be a folder here"):
+        TrainConfig(run_dir=Path(name))
+
+
+def _spoilt(monkeypatch, spoilt):
+    """Steps whose gradients are no number."""
+    original = Trainer._apply
+
+    def apply(self, stage, number, gradients, statistics):
+        is_spoilt = tf.reduce_any([number == step - 1 for step in spoilt])
+        gradients = [tf.where(is_spoilt, np.nan, gradient) for gradient in gradients]
+        return original(self, stage, number, gradients, statistics)
+
+    monkeypatch.setattr(Trainer, "_apply", apply)
+
+
+def test_the_step_of_a_gradient_that_is_no_number_is_left_out(tmp_path, monkeypatch, capsys):
+    _spoilt(monkeypatch, [5])
+    config = _config(tmp_path / "run", checkpoint_every=2, skip_non_finite=1, log_every=1)
+    assert training.train(config)["steps"] == 8
+    assert "A gradient is infinite or no number at step 5" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "run" / "not_finite.json").read_text())["steps"]
+    assert row["step"] == 5 and len(row["images"]) == 20
+    assert [row["step"] for row in _rows(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4, 6, 7, 8]
+
+
+def test_no_more_steps_are_left_out_than_allowed(tmp_path, monkeypatch):
+    _spoilt(monkeypatch, [5, 7])
+    with pytest.raises(UserError, match="at step 7.*--skip-non-finite 2, without"):
+        training.train(_config(tmp_path / "run", checkpoint_every=2, skip_non_finite=1))
+    config = _config(tmp_path / "run", checkpoint_every=2, skip_non_finite=2, resume=True)
+    assert training.train(config)["steps"] == 8
+
+
+def test_half_precision_that_always_overflows_ends_the_run(tmp_path, monkeypatch):
+    _spoilt(monkeypatch, range(1, 100))
+    with pytest.raises(UserError, match="A gradient is infinite or no number at step 31"):
+        training.train(_config(tmp_path / "run", steps=40, policy="mixed_float16"))

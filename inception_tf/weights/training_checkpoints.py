@@ -1,5 +1,6 @@
 """Checkpoints of this package's training runs: the parameters as trained, and their running averages."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,9 +16,14 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a key of the checkpoints of Ten
 
 def newest(run):
     """What the files of the newest checkpoint of a run begin with, or None; `run` is the run's folder."""
-    files = [re.fullmatch(r"ckpt-(\d+)\.index", path.name) for path in Path(run, "checkpoints").glob("*")]
+    folder = Path(run, "checkpoints")
+    with contextlib.suppress(
+        OSError, ValueError, TypeError, KeyError
+    ):  # it says less than the checkpoint does
+        folder = Path(json.loads(Path(run, "config.json").read_text())["flags"]["checkpoint_dir"])
+    files = [re.fullmatch(r"ckpt-(\d+)\.index", path.name) for path in folder.glob("*")]
     steps = [int(match[1]) for match in files if match]
-    return os.path.join(run, "checkpoints", f"ckpt-{max(steps)}") if steps else None
+    return str(folder / f"ckpt-{max(steps)}") if steps else None
 
 
 def identify(path):
