@@ -17,10 +17,10 @@ app = cyclopts.App(
     name="inception-tf",
     help="Inception-v3, Inception-v4, Inception-ResNet-v1 and -v2 (arXiv 1602.07261).",
     version=__version__,
-    help_format="plaintext",
+    help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-data = cyclopts.App(name="data", help="Prepare data sets.", help_format="plaintext")
+data = cyclopts.App(name="data", help="Prepare data sets.", help_format="markdown")
 app.command(data)
 Launched = Literal["train", "evaluate"]
 

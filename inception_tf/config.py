@@ -68,31 +68,32 @@ class TrainConfig:
         label_smoothing: Share of a label that is spread over all classes. [default: the recipe's]
         auxiliary_weight: Factor on the loss of the auxiliary head; 0: none. It needs a size of at least 107.
             [default: the recipe's]
-        average_decay: Of the running average of the parameters; 0: none. [default: the recipe's]
-        distortion: Of training images: `affine` turns, zooms and moves them a little; `crop` shows a part and
-            mirrors it; `inception` does so as slim, and distorts the colours of a whole batch on the device;
-            `slim` is slim's own, which takes more of the CPU. [default: the recipe's]
+        average_decay: Decay of the running average of the parameters; 0: none. [default: the recipe's]
+        distortion: How training images are distorted: `affine` turns, zooms and moves them a little; `crop`
+            shows a part and mirrors it; `inception` does so as slim, and distorts the colours of a batch on
+            the device; `slim` is slim's own, which takes more of the CPU. [default: the recipe's]
         policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere. mixed_float16
             scales the loss.
         strategy: How devices are used. `auto` takes the workers of TF_CONFIG, a TPU, the GPUs, or the CPU.
-        tpu_name: Name of a Cloud TPU, for where there is no local one.
+        tpu_name: Name of a Cloud TPU, for where there is no local one or it does not answer.
         synchronized_batch_norm: Batch norm takes the statistics of all replicas' images together.
         accumulate: Parts of each replica's share of a batch, which go through the network one after the
             other, for less memory.
-        rematerialize: Compute what is inside a block again for the gradients, for less memory.
+        rematerialize: Compute what is inside a block again for the gradients: less memory, more time.
         jit: Compile the loss and its gradients with XLA, which draws other dropout masks. `auto` does so on
             GPUs; a TPU always does.
         seed: Seed of the initial weights, the order of the images, their distortion and dropout.
-        run_dir: Folder for all that the run writes. [default: runs/<date>-<time>-<model>]
+        run_dir: Folder for all that the run writes. [default: runs/DATE-TIME-MODEL]
         checkpoint_dir: Folder for the checkpoints, here or on gs://. [default: checkpoints in --run-dir]
         checkpoint_minutes: Minutes from one checkpoint to the next; an epoch ends with one, too.
         checkpoint_every: Steps from one checkpoint to the next, as well.
         keep: Newest checkpoints to keep, beside the best.
         skip_non_finite: Batches that may be left out because the loss is not finite on them; the run goes
             back to the last checkpoint for each.
-        stall_timeout: Seconds without a step after which the run ends with status 75. [default: none]
+        stall_timeout: Seconds without a step after which the run ends with status 75; 20 times that for what
+            may rightly take long. [default: none]
         log_every: Steps from one line of metrics to the next.
-        data_report: Measure which share of a step is spent on waiting for images, and say it at the end.
+        data_report: Say at the end which share of a step was spent on waiting for images.
         deterministic: Bit-identical results on the CPU, on one thread and so slower.
         resume: Go on from the newest checkpoint in --run-dir.
     """
@@ -249,8 +250,8 @@ class EvaluateConfig:
         policy: Keras dtype policy. `auto` is mixed_bfloat16 on TPU and float32 elsewhere; a SavedModel
             computes as it was exported.
         strategy: How devices are used. `auto` takes the workers of TF_CONFIG, a TPU, the GPUs, or the CPU.
-        tpu_name: Name of a Cloud TPU, where it is not the local one.
-        output: Folder for the results and what they are made of. [default: evaluations/<date>-<time>]
+        tpu_name: Name of a Cloud TPU, for where there is no local one or it does not answer.
+        output: Folder for the results and what they are made of. [default: evaluations/DATE-TIME]
         resume: Go on with the evaluation in --output.
         json: File to write the results to as well.
         paper: Print Tables 2 to 5 of the paper beside the results; NETWORKS may be left out then.

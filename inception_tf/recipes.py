@@ -12,9 +12,9 @@ class Recipe:
         batch: global batch size, in images.
         reference_batch: the batch that the learning rates are for; for another one they are scaled linearly.
         epochs: passes over the training images.
-        learning_rate: the first learning rate.
-        learning_rate_decay: factor on the learning rate ...
-        decay_epochs: ... every so many epochs, in steps.
+        learning_rate: the learning rate before it decays.
+        learning_rate_decay: factor on it ...
+        decay_epochs: ... at the end of every so many epochs.
         cold_epochs: first passes at a tenth of the learning rate.
         warm_up_epochs: passes after those in which it rises from that tenth.
         head_epochs: passes before all of these, at least one step of them, in which the last layer alone is
@@ -64,26 +64,6 @@ class Recipe:
     source: str
 
 
-_TPU = Recipe(
-    batch=256,
-    reference_batch=256,
-    epochs=200,
-    learning_rate=0.15,
-    learning_rate_decay=0.94,
-    decay_epochs=2,
-    cold_epochs=1,
-    warm_up_epochs=2,
-    epsilon=1.0,
-    weight_decay=4e-5,
-    label_smoothing=0.1,
-    auxiliary_weight=0.4,
-    batch_norm_momentum=0.995,
-    average_decay=0.995,
-    distortion="inception",
-    source="tensorflow/tpu, models/experimental/inception/inception_v4.py; its warm-up rises by epoch, from "
-    "a rate of its own, and its rate is 3 % higher after it; epochs are the paper's figures' axes",
-)
-
 RECIPES = {
     "paper": Recipe(
         batch=640,
@@ -115,7 +95,25 @@ RECIPES = {
         source="the defaults of the flags of slim's train_image_classifier.py and of its networks; epochs, "
         "which it has none of, are the paper's figures' axes",
     ),
-    "tpu": _TPU,
+    "tpu": Recipe(
+        batch=256,
+        reference_batch=256,
+        epochs=200,
+        learning_rate=0.15,
+        learning_rate_decay=0.94,
+        decay_epochs=2,
+        cold_epochs=1,
+        warm_up_epochs=2,
+        epsilon=1.0,
+        weight_decay=4e-5,
+        label_smoothing=0.1,
+        auxiliary_weight=0.4,
+        batch_norm_momentum=0.995,
+        average_decay=0.995,
+        distortion="inception",
+        source="tensorflow/tpu, models/experimental/inception/inception_v4.py; its warm-up rises by epoch, "
+        "from a rate of its own, and its rate is 3 % higher after it; epochs are the paper's figures' axes",
+    ),
     "cpu-demo": Recipe(
         batch=32,
         reference_batch=32,
@@ -151,7 +149,7 @@ RECIPES = {
 # Of a recipe that has other numbers for some networks.
 OF_NETWORK = {
     ("tpu", "inception_v3"): dataclasses.replace(
-        _TPU,
+        RECIPES["tpu"],
         batch=1024,
         learning_rate=0.165,
         decay_epochs=3,

@@ -112,6 +112,8 @@ def _make_tpu(names):
         except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
             errors.append(f"the TPU {name} does not answer: {error}")
         else:
+            if errors:
+                print(f"Strategy: tpu ({name}), since {errors[0]}")
             return tf.distribute.TPUStrategy(resolver)
     raise UserError(f"--strategy tpu: {'; '.join(errors)}")
 

@@ -73,7 +73,7 @@ def batches_of(recipe, count):
 
 
 def train(trainer, batches, strategy="one_device", first=0):
-    """Takes a step on each of the batches; what they return, float32 [steps, 5]."""
+    """Takes a step on each of the batches; what they return, float32 [steps, 6]."""
     batches = list(batches)
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     dataset = tf.data.Dataset.from_tensor_slices(stacked)

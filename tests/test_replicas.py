@@ -96,6 +96,15 @@ def test_parts_with_frozen_batch_norm_are_the_whole_batch():
     assert_equal(_trained("mirrored", batch_norm="freeze", accumulate=2), whole)
 
 
+def test_a_batch_of_1024_in_parts_of_64_is_the_whole_batch():
+    recipe, both = recipe_of(**RECIPE, batch=1024, batch_norm="freeze"), []
+    for accumulate in (1, 16):
+        trainer = trainer_of(recipe, "one_device", 0.0, kernel_size=3, accumulate=accumulate)
+        numbers = train(trainer, batches_of(recipe, 3))
+        both.append({**values_of(trainer), "numbers": numbers})
+    assert_equal(*both)
+
+
 def test_synchronized_replicas_rematerialized():
     one = _trained("one_device")
     assert_equal(_trained("mirrored", synchronized=True, rematerialize=True), one)
