@@ -89,8 +89,8 @@ def launch(command: Launched, /, *arguments: str, workers: int, restarts: int = 
         command: What each worker does.
         arguments: Its flags, passed on as they are.
         workers: Processes to start; each has its TF_CONFIG.
-        restarts: How often all are started again, with --resume, unless a flag was wrong (status 2) or they were
-            stopped; it needs --run-dir, or --output of evaluate.
+        restarts: How often all are started again, with --resume, unless a flag was wrong (status 2) or they
+            were stopped; it needs --run-dir, or --output of evaluate.
     """
     from inception_tf.launch import launch
 
