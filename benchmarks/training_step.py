@@ -19,7 +19,6 @@ import time
 
 WAYS = {
     "plain": {},
-    "--accumulate 2": {"accumulate": 2},
     "--accumulate 4": {"accumulate": 4},
     "--rematerialize": {"rematerialize": True},
     "--rematerialize --accumulate 4": {"rematerialize": True, "accumulate": 4},
@@ -73,7 +72,7 @@ def work(connection, options, batch, size):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=299)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -104,6 +103,8 @@ def main():
     for name, found in results.items():
         print(f"{name:32} {found['seconds']:6.2f} s a step {found['gigabytes']:6.2f} GB")
     results["save"], results["write"] = statistics.median(save), statistics.median(write)
+    for end in ends.values():
+        end.send("end")
     print(f"a checkpoint: save {results['save']:.2f} s, write {results['write']:.2f} s")
     print(json.dumps(results))
 

@@ -226,6 +226,8 @@ class Trainer:
         }
         totals = tf.nest.map_structure(tf.zeros_like, (values, statistics, tf.zeros(3)))
         for i in tf.range(self._accumulate):
+            # Else TensorFlow computes parts side by side, and holds the memory of all of them.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             added = add({name: each[i] for name, each in parts.items()}, first + i)
             totals = tf.nest.map_structure(tf.add, totals, added)
         return totals
