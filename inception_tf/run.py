@@ -2,7 +2,6 @@
 
 import collections
 import math
-import statistics
 import time
 
 import tensorflow as tf
@@ -12,10 +11,10 @@ from inception_tf import record, strategies
 from inception_tf.checkpoints import Checkpoints
 from inception_tf.errors import UserError
 from inception_tf.outcome import leave_behind
+from inception_tf.progress import Interval, data_report, dead, sentence
 from inception_tf.run_directory import RESUMABLE
 from inception_tf.trainer import StepResult, Trainer
 
-WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
 OVERFLOWS = 30  # steps in a row that the loss scale may overflow: by then it is 2**-15
 DEAD = 1 - 1e-6  # share of zeros, which is a sum of shares
 SLOW = 20  # times the stall timeout, for what traces a graph, or reads or writes much
@@ -37,33 +36,6 @@ class _NotFiniteError(Exception):
 
 class _StoppedError(Exception):
     """The run is to stop, and what it trained is saved."""
-
-
-class _Interval:
-    """The steps since the last line of metrics.
-
-    Attributes:
-        waited: seconds that their batches were waited for.
-        results: their `StepResult`s.
-    """
-
-    def __init__(self):
-        self._began = time.monotonic()
-        self.waited = 0.0
-        self.results = []
-
-    def row(self, batch):
-        """Their means, and what they took, as a part of a line."""
-        seconds = time.monotonic() - self._began
-        names = ("loss", "top1_error", "zeros")
-        norms = [each.gradient_norm for each in self.results if math.isfinite(each.gradient_norm)]
-        return {
-            **{name: statistics.fmean(getattr(each, name) for each in self.results) for name in names},
-            **({"gradient_norm": statistics.fmean(norms)} if norms else {}),
-            "overflows": len(self.results) - len(norms),
-            "images_per_second": len(self.results) * batch / seconds,
-            "input_wait": self.waited / seconds,
-        }
 
 
 class Run:
@@ -202,7 +174,7 @@ class Run:
             self._save(step)
             raise _StoppedError
         # Results are read one step late, so that an accelerator never waits for this process.
-        pending, interval, saved_at = collections.deque(), _Interval(), time.monotonic()
+        pending, interval, saved_at = collections.deque(), Interval(), time.monotonic()
         # Graphs are traced in the first steps; after a checkpoint one worker may wait for its disk.
         quick_from = step + 2
         with tqdm(
@@ -243,9 +215,9 @@ class Run:
                 if step == steps.head:
                     self._say("From here on the whole network is trained.")
                     quick_from = step + 2
-                interval = _Interval()
+                interval = Interval()
         if config.data_report:
-            self._say(_data_report(self._directory.read_metrics()))
+            self._say(data_report(self._directory.read_metrics()))
         return step
 
     def _start_step(self, step, batches, pending, signals, times):
@@ -329,11 +301,7 @@ class Run:
         self._directory.log(row)
         was_dead, self._is_dead = self._is_dead, row["zeros"] > DEAD
         if self._is_dead and not was_dead:
-            self._say(
-                f"Warning: at step {step} the network is dead, its last layer before the pooling gives zeros "
-                "only (section 3.3). The paper's remedy is to scale residuals down, by 0.1 to 0.3; a lower "
-                f"learning rate did not help there. {self._config.model} {_residuals(self._config.model)}."
-            )
+            self._say(dead(self._config.model, step))
         return row
 
     def _save(self, step):
@@ -349,7 +317,7 @@ class Run:
         """Evaluates between two epochs; what was trained is saved before, since that may take long."""
         self._save(step)
         results = self._evaluate(step)
-        self._say(_sentence(f"Epoch {round(step / self._steps.an_epoch)}", results))
+        self._say(sentence(f"Epoch {round(step / self._steps.an_epoch)}", results))
 
     def _evaluate(self, step):
         """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept."""
@@ -390,7 +358,7 @@ class Run:
                 f"The loss on the held-out images is {results['loss']} after step {step}: start again in "
                 "another --run-dir with a lower --learning-rate."
             )
-        self._say(_sentence("Averaged weights", results))
+        self._say(sentence("Averaged weights", results))
         averages = self._trainer.average.values()
         results["saved_model_difference"] = leave_behind(self._task, averages, run.path, run.read_metrics())
         run.write_results(results)
@@ -404,28 +372,3 @@ class Run:
     def _say(self, sentence):
         if self._is_first:
             tqdm.write(sentence)
-
-
-def _residuals(model):
-    """What is to be said of a network's residuals."""
-    if "resnet" not in model:
-        return "has no residuals"
-    return "scales them by 0.17, 0.10 and 0.20 already; residual_scale of its builder takes others"
-
-
-def _data_report(rows):
-    """What the rows of the metrics say of the share of a step that is spent on waiting for images."""
-    shares = [row["input_wait"] for row in rows if "input_wait" in row]
-    if not shares:
-        return "Input: no step was timed."
-    share = statistics.median(shares)
-    verdict = "waits" if share > WAITING else "does not wait"
-    return f"Input: {share:.1%} of a step is spent on waiting for images (median): the run {verdict}."
-
-
-def _sentence(subject, results):
-    images, top1, top5 = results["images"], results["top1_error"], results["top5_error"]
-    return (
-        f"{subject}: top-1 error {top1:.1%}, top-5 error {top5:.1%}, loss {results['loss']:.3f} "
-        f"on {images} held-out images."
-    )

@@ -22,7 +22,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -60,17 +59,9 @@ def environment(**asked):
 
 def start_workers(count, run_dir, *flags, own=(), **asked):
     """Workers that train together; `own` are the further flags of each."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("localhost", 0))
-    workers = [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    own = own or [()] * count
-    configs = [
-        json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}})
-        for i in range(count)
-    ]
+    from clusters import cluster  # a child of the tests has no path to it
+
+    own, configs = own or [()] * count, cluster(count)
     return [start(run_dir, *flags, *own[i], config=configs[i], **asked) for i in range(count)]
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,26 +10,13 @@ import time
 import known_networks
 import numpy as np
 import pytest
+from clusters import cluster
 
 from inception_tf import strategies
 from inception_tf.cli import main
 from inception_tf.errors import UserError
 
 COMMAND = (sys.executable, "-P", "-m", "inception_tf", "evaluate")
-
-
-def cluster(count):
-    """For each of some workers the value of TF_CONFIG."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("localhost", 0))
-    workers = [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return [
-        json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}})
-        for i in range(count)
-    ]
 
 
 def started(*commands):
