@@ -7,11 +7,13 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
-from inception_tf.errors import TryAgainError, UserError, without_operations
+from inception_tf.errors import TryAgainError, UserError
 
-LONGEST = 200  # characters of TensorFlow's messages in ours
+# How TensorFlow speaks of a worker that is gone, whatever the class of the error.
+PEERS = re.compile("collective|coordination|heartbeat|/job:worker", re.IGNORECASE)
 TPU_CHIPS = ("/dev/accel0", "/dev/vfio/0")
 TENSORFLOW_TPU = (2, 20)  # the oldest that will do, as in setup.cfg; it is the last one, too
 INSTALL_TPU = (
@@ -254,14 +256,15 @@ def gone_workers():
     """Within it, the error that one worker gets when another is gone is a sentence."""
     import tensorflow as tf
 
+    gone = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        if len(_workers()) < 2:
+    except tf.errors.OpError as error:
+        if len(_workers()) < 2 or not (isinstance(error, gone) or PEERS.search(error.message)):
             raise
         raise TryAgainError(
-            "Another worker has ended: see what it says, then start all of them again with --resume "
-            f"({without_operations(error.message).splitlines()[0][:LONGEST]})."
+            "Another worker has ended or hangs: see what it says, then start all of them again with --resume "
+            f"({type(error).__name__})."
         ) from error
 
 

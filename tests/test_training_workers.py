@@ -15,9 +15,10 @@ NO_DROPOUT = {"dropout": 0.0}
 
 
 def train_on(count, run_dir, *flags, **asked):
-    """A run of several workers that is to end well; what each prints."""
+    """A run of several workers that is to end well, or interrupted; what each prints."""
+    status = TRY_AGAIN if "terminate" in asked else 0
     found = ended(*start_workers(count, run_dir, *flags, **asked))
-    assert [status for status, _, _ in found] == [0] * count, [error for _, _, error in found]
+    assert [each[0] for each in found] == [status] * count, [error for _, _, error in found]
     return [out for _, out, _ in found]
 
 
@@ -65,7 +66,7 @@ def test_two_workers_are_two_replicas_and_two_parts_of_one_device(tmp_path):
 def test_workers_with_other_flags_are_refused(tmp_path):
     workers = start_workers(2, tmp_path / "run", *FLAGS, own=(("--seed", 0), ("--seed", 1)))
     for status, _, error in ended(*workers):
-        assert status == 2
+        assert status in (2, TRY_AGAIN)
         # Whoever is the first to end may be missed by the other.
         assert "\ninception-tf: The workers do not" in error or "\ninception-tf: Another worker has" in error
     assert not (tmp_path / "run").exists()
@@ -116,7 +117,9 @@ def test_a_worker_that_hangs_ends_the_other(tmp_path, stopped):
     finally:
         for worker in workers:
             worker.kill()
-    assert status == TRY_AGAIN and f"worker {1 - stopped} of 2 hangs at " in error
+    # TensorFlow may notice it first, by the heartbeat that is missing.
+    hints = f"worker {1 - stopped} of 2 hangs at ", "Another worker has ended or hangs"
+    assert status == TRY_AGAIN and any(hint in error for hint in hints), error[-3000:]
 
 
 @pytest.mark.slow
