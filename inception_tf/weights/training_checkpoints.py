@@ -17,9 +17,8 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a key of the checkpoints of Ten
 def newest(run):
     """What the files of the newest checkpoint of a run begin with, or None; `run` is the run's folder."""
     folder = Path(run, "checkpoints")
-    with contextlib.suppress(
-        OSError, ValueError, TypeError, KeyError
-    ):  # it says less than the checkpoint does
+    # A record that is missing or damaged is no hindrance: the checkpoint has it, too.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         folder = Path(json.loads(Path(run, "config.json").read_text())["flags"]["checkpoint_dir"])
     files = [re.fullmatch(r"ckpt-(\d+)\.index", path.name) for path in folder.glob("*")]
     steps = [int(match[1]) for match in files if match]
