@@ -23,6 +23,7 @@ app = cyclopts.App(
 data = cyclopts.App(name="data", help="Prepare data sets.", help_format="markdown")
 app.command(data)
 Launched = Literal["train", "evaluate"]
+Format = Literal["saved_model", "openvino", "onnx", "litert"]
 
 
 @app.command
@@ -114,6 +115,57 @@ def convert(source: str, destination: str, *, model: Model | None = None, classe
     if left_out:
         print(f"{destination} has no place for the auxiliary head: {len(left_out)} variables are left out.")
     print(f"{source} is written as {destination}.")
+
+
+@app.command
+def export(
+    source: str,
+    *,
+    format: Format = "saved_model",
+    output: Path | None = None,
+    model: Model | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    top: int = 5,
+    max_pixels: int = 50_000_000,
+    overwrite: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+):
+    """Write a network as a folder that serves it and needs nothing of this package.
+
+    Args:
+        source: The folder of a run, a checkpoint, a file of weights, or with --model the name of a release
+            ("imagenet").
+        format: What serves it: TensorFlow, OpenVINO, ONNX Runtime or LiteRT.
+        output: Folder to write. [default: exports/NAME-FORMAT]
+        model: Network that the weights are for. [default: what the file says]
+        dtype: What it keeps its weights in and computes with. `auto` is bfloat16 if this machine has
+            instructions for it, else float32; ONNX and LiteRT have float32 alone.
+        top: Classes that a SavedModel names.
+        max_pixels: Most pixels of a picture that a SavedModel decodes.
+        overwrite: Replace the export that --output holds.
+    """
+    _require_tensorflow("export")
+
+    from inception_tf.export import export_source
+
+    folder, content = export_source(
+        source,
+        output,
+        network=model,
+        format=format,
+        dtype=dtype,
+        top=top,
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+    )
+    has = "has" if content["computes_bfloat16"] else "has no"
+    print(
+        f"{source} is exported to {folder}: {format}, {content['dtype']} "
+        f"(this machine {has} instructions for bfloat16)."
+    )
+    print(
+        f"Loaded by a fresh process, it says of a picture what the network says (largest difference "
+        f"{max(content['differences'].values()):.1e}). How to use it: {folder}/assets.extra/README.md"
+    )
 
 
 @app.command

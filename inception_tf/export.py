@@ -1,102 +1,160 @@
-"""The trained network as a SavedModel that needs TensorFlow alone, and the proof that it does."""
+"""A trained network as a folder that serves it: in one of several formats, checked, whole or not at all."""
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
+import json
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from inception_tf.labels import classes
+from inception_tf import keras_settings, labels, prediction, record
+from inception_tf.data.pictures import MINIMUM_PIXELS
+from inception_tf.errors import UserError
+from inception_tf.files import folder_written_beside
 from inception_tf.saved_models import CARD, CLASS_NAMES
+from inception_tf.serving import folding, golden, machine, readme
+from inception_tf.serving.formats import FORMATS
 
-CHECK = Path(__file__).with_name("saved_model_check.py")
-# Probabilities of the SavedModel may differ by as much from those of the Keras model.
-TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02, "mixed_float16": 0.02}
-
-
-def export_saved_model(model, directory, card):
-    """Writes `model` as a SavedModel: written beside, then renamed.
-
-    Its signature `serving_default` takes `images`, float32 [batch, height, width, 3] scaled as `model` wants
-    them, and gives `probabilities`, float32 [batch, classes]. assets.extra/class_names.txt names the classes
-    in order, one a line; assets.extra/card.json is the card, by which `saved_models.load` knows the labels,
-    the size and the preprocessing.
-
-    Args:
-        model: a `keras.Model` with a classifier.
-        directory: the folder to write.
-        card: the model's `weights.Card`, with labels.
-
-    Raises:
-        FileExistsError: `directory` exists.
-    """
-    directory = Path(directory)
-    if directory.exists():
-        raise FileExistsError(f"{directory} exists")
-    beside = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    model = _main_output(model)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default",
-        lambda images: {"probabilities": model(images, training=False)},
-        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")],
-    )
-    archive.write_out(str(beside), verbose=False)
-    (beside / CARD).parent.mkdir()
-    (beside / CARD).write_text(card.to_json())
-    names = "".join(f"{name}\n" for name, _ in classes(card.labels))
-    (beside / CLASS_NAMES).write_text(names, encoding="utf-8", newline="\n")
-    os.replace(beside, directory)
+ASSETS = Path(CARD).parent
+EXPORT = "export.json"
+MAX_PIXELS = 50_000_000  # of a picture that a SavedModel decodes: some 150 MB
 
 
-def check_export(model, directory, images, policy):
-    """`largest_difference`, which must be small for a dtype policy.
+def export(
+    model,
+    card,
+    folder,
+    *,
+    format="saved_model",
+    dtype="auto",
+    top=5,
+    max_pixels=MAX_PIXELS,
+    config=None,
+    overwrite=False,
+):
+    """Writes a folder that serves a network, and checks it in a process with the format's runtime alone.
 
-    Raises:
-        RuntimeError: it is not.
-    """
-    difference = largest_difference(model, directory, images)
-    if not difference <= TOLERANCES[policy]:
-        raise RuntimeError(
-            f"{directory}, reloaded with tensorflow alone, differs from the trained network by "
-            f"{difference:.1e}; at most {TOLERANCES[policy]:.0e} was expected."
-        )
-    return difference
-
-
-def largest_difference(model, directory, images):
-    """Compares a SavedModel, loaded by a process that has neither Keras nor this package, with `model`.
+    The folder has the files of the format and `assets.extra/`, with README.md (how to use it), card.json and
+    class_names.txt (size, preprocessing, names of the classes), golden.npz (a picture in all forms in which
+    it may be given, and what `model` says of it), export.json (all that was decided, versions, the
+    differences that the check found) and, of a run, its config.json.
 
     Args:
-        model: the `keras.Model` that was exported.
-        directory: the SavedModel.
-        images: float32 [n, height, width, 3], scaled as `model` wants them.
+        model: a network of this package, or another `keras.Model` that `serving.folding.fold` takes.
+        card: its `weights.Card`, with labels if it has classes.
+        folder: to write.
+        format: "saved_model", whose signatures `serving.saved_model.write` lists; or "openvino", "onnx" or
+            "litert", from `pixels`, float32 [n, size, size, 3] in [0, 255], to `probabilities` (or
+            `embeddings`) and `features`.
+        dtype: "float32"; "bfloat16", for CPUs and GPUs that have it; "auto", that if this machine has it and
+            the format takes it. A SavedModel keeps its weights so; OpenVINO is told when it compiles them.
+        top: how many classes a SavedModel names.
+        max_pixels: most pixels of a picture that a SavedModel decodes.
+        config: of the run, as config.json has it.
+        overwrite: whether it may replace a folder that is there.
 
     Returns:
-        the largest difference between their probabilities.
+        the content of export.json, a dict.
+
+    Raises:
+        UserError: an argument is wrong, or the folder is there or cannot be written.
+        RuntimeError: the exported network does not say what `model` says. Nothing is left then.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder, "images.npy"), Path(folder, "probabilities.npy")
-        np.save(inputs, images)
-        # -P keeps this package's folder away from the child, a session of its own keeps Ctrl-C away.
-        process = subprocess.run(
-            [sys.executable, "-P", CHECK, directory, inputs, outputs],
-            capture_output=True,
-            text=True,
-            start_new_session=True,
+    folder = Path(folder)
+    check_arguments(folder, format, dtype=dtype, top=top, max_pixels=max_pixels, overwrite=overwrite)
+    if dtype == "auto":
+        dtype = (
+            "bfloat16" if "bfloat16" in FORMATS[format].dtypes and machine.computes_bfloat16() else "float32"
         )
-        if process.returncode:
-            raise RuntimeError(f"{directory} could not be reloaded with TensorFlow alone:\n{process.stderr}")
-        return float(np.abs(np.load(outputs) - _main_output(model)(images, training=False).numpy()).max())
+    output = "embeddings" if card.labels is None else "probabilities"
+    kept = dtype if FORMATS[format].keeps_bfloat16 else "float32"
+    network = folding.fold(model, kept, card.preprocessing.scale, output)
+    expected = golden.make(model, card, output)
+    _check_answer(expected, card)
+    try:
+        with folder_written_beside(folder, overwrite) as beside:
+            FORMATS[format].write(network, card, beside, top, max_pixels)
+            assets = beside / ASSETS
+            assets.mkdir()
+            np.savez(assets / "golden.npz", **expected)
+            found = golden.differences(beside, format, dtype, assets / "golden.npz")
+            content = {
+                "format": format,
+                "dtype": dtype,
+                "computes_bfloat16": machine.computes_bfloat16(),
+                "top": top,
+                "max_pixels": max_pixels,
+                "differences": found,
+                "versions": record.versions(),
+            }
+            _write_assets(beside, folder.name, card, content, config, expected)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}): name another folder."
+        ) from error
+    return content
 
 
-def _main_output(model):
-    """The model without the auxiliary head, which is there for training only."""
-    return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[0])
+def export_source(source, folder=None, *, network=None, format="saved_model", **options):
+    """`export` of a network that a file of weights holds.
+
+    Args:
+        source: a run's folder, a checkpoint, a file of weights or the name of a release, as
+            `conversion.load` takes them.
+        folder: to write; None: exports/NAME-FORMAT.
+        network: its name in `NETWORKS`; may be None where the file says it.
+        format, options: of `export`.
+
+    Returns:
+        the folder, and the content of export.json.
+    """
+    name = Path(source).resolve().name.partition(".")[0]
+    folder = Path("exports", f"{name}-{format}") if folder is None else Path(folder)
+    check_arguments(folder, format, **options)  # before the weights are read
+    model, card = prediction.load(source, network)
+    recorded = Path(source, "config.json")
+    config = record.read_json(recorded) if recorded.is_file() else None
+    return folder, export(model, card, folder, format=format, config=config, **options)
+
+
+def check_arguments(folder, format, *, dtype="auto", top=5, max_pixels=MAX_PIXELS, overwrite=False):
+    """Raises `UserError` if `export` could not take these."""
+    keras_settings.check("export")
+    if format not in FORMATS:
+        raise UserError(f"--format {format} is unknown: choose from {', '.join(FORMATS)}.")
+    FORMATS[format].check_installed()
+    dtypes = FORMATS[format].dtypes
+    if dtype not in ("auto", *dtypes):
+        raise UserError(f"--dtype {dtype} is not for --format {format}: choose from {', '.join(dtypes)}.")
+    if top < 1:
+        raise UserError(f"--top {top} is too small: give 1 or more.")
+    if max_pixels < MINIMUM_PIXELS:
+        raise UserError(f"--max-pixels {max_pixels} is too small: give {MINIMUM_PIXELS} or more.")
+    if folder.exists() and not overwrite:
+        raise UserError(f"{folder} exists: name another folder, or add --overwrite.")
+    if folder.exists() and not (folder / ASSETS / EXPORT).is_file():
+        raise UserError(
+            f"{folder} is no exported network, which alone --overwrite replaces: name another folder."
+        )
+
+
+def _check_answer(expected, card):
+    """Raises `ValueError` if a network does not give what its card says."""
+    if card.labels is None:
+        return
+    probabilities, names = expected["probabilities"], labels.classes(card.labels)
+    if probabilities.shape[-1] != len(names):
+        raise ValueError(
+            f"The network has {probabilities.shape[-1]} classes, and its card names {len(names)}."
+        )
+    if not abs(probabilities.sum() - 1) < labels.ROUNDING:
+        raise ValueError("The network gives no probabilities: build it with classifier_activation='softmax'.")
+
+
+def _write_assets(folder, name, card, content, config, expected):
+    (folder / CARD).write_text(card.to_json())
+    if card.labels is not None:
+        names = "".join(f"{name}\n" for name, _ in labels.classes(card.labels))
+        (folder / CLASS_NAMES).write_text(names, encoding="utf-8", newline="\n")
+    for file, values in ((EXPORT, content), ("config.json", config)):
+        if values is not None:
+            (folder / ASSETS / file).write_text(json.dumps(values, indent=2) + "\n")
+    (folder / ASSETS / "README.md").write_text(readme.text(name, card, content, expected), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,3 +19,32 @@ def written_beside(path):
         yield Path(folder, path.name)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, path.with_name(file.name))
+
+
+@contextlib.contextmanager
+def folder_written_beside(path, overwrite=False):
+    """A new folder beside `path`, to write into; in the end, unless there was an error, it becomes `path`.
+
+    Args:
+        path: of the folder to write. What a killed attempt left beside it is removed.
+        overwrite: whether it may replace a folder that is there.
+
+    Raises:
+        FileExistsError: it may not, and `path` is there.
+    """
+    path = Path(path)
+    beside, before = (path.with_name(f".{path.name}.{name}") for name in ("partial", "before"))
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in (beside, before):
+        shutil.rmtree(left, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        if path.exists():
+            os.replace(path, before)
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)

@@ -1,13 +1,11 @@
 """What a finished run leaves behind: its averaged network, in two forms that agree, and its curve."""
 
-import shutil
 from pathlib import Path
 
-from inception_tf.export import check_export, export_saved_model
+from inception_tf import record
+from inception_tf.export import export
 from inception_tf.plots import plot_curve
 from inception_tf.weights import keras_files
-
-CHECKED_IMAGES = 64  # held-out images on which the exported network is compared with the trained one
 
 
 def leave_behind(task, averages, folder, metrics):
@@ -16,12 +14,12 @@ def leave_behind(task, averages, folder, metrics):
     Args:
         task: a `Task`.
         averages: dict of arrays, the values of the network's variables by their paths.
-        folder: where to.
+        folder: where to, the run's, with its config.json.
         metrics: the rows of the metrics.
 
     Returns:
-        the largest difference between the probabilities of the SavedModel, reloaded with TensorFlow alone,
-        and those of the network.
+        the largest difference between what the SavedModel, reloaded with TensorFlow alone, and the network
+        say of the golden input.
 
     Raises:
         RuntimeError: it is too large.
@@ -31,14 +29,19 @@ def leave_behind(task, averages, folder, metrics):
     for variable in model.weights:
         variable.assign(averages[variable.path])
     keras_files.write(model, folder / "model.keras", task.card)
-    saved_model = folder / "saved_model"
-    shutil.rmtree(saved_model, ignore_errors=True)  # of an attempt that ended before its results
-    export_saved_model(model, saved_model, task.card)
-    images = next(iter(task.held_out_batches((0, 1), 1)))["pixels"][:CHECKED_IMAGES]
-    difference = check_export(model, saved_model, images, config.policy)
+    dtype = "bfloat16" if config.policy == "mixed_bfloat16" else "float32"
+    exported = export(
+        model,
+        task.card,
+        folder / "saved_model",
+        dtype=dtype,
+        config=record.read_json(folder / "config.json"),
+        overwrite=True,  # that of an attempt that ended before its results
+    )
+    difference = max(exported["differences"].values())
     print(
-        f"{saved_model} reloaded with tensorflow alone: the same predictions "
-        f"(largest difference {difference:.1e} on {len(images)} images)."
+        f"{folder / 'saved_model'} ({dtype}) reloaded with tensorflow alone: the same answers "
+        f"(largest difference {difference:.1e})."
     )
     data = Path(config.data).name if Path(config.data).is_absolute() else config.data
     plot_curve(metrics, folder / "curve.png", f"{config.model} on {data}, {config.size} px")

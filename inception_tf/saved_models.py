@@ -16,18 +16,22 @@ GRAPH = "saved_model.pb"
 # What may run: a SavedModel is a program, and others of TensorFlow's operations, with state or without, read
 # and write files, run Python, or end the process.
 OPERATIONS = """
-    PartitionedCall StatefulPartitionedCall ReadVariableOp
+    PartitionedCall StatefulPartitionedCall If StatelessIf While StatelessWhile ReadVariableOp Assert
     Const Identity IdentityN NoOp StopGradient EnsureShape Cast Fill OnesLike ZerosLike Range Shape Size
     BatchToSpaceND BroadcastTo ConcatV2 DepthToSpace ExpandDims GatherV2 MirrorPad Pack Pad PadV2 Reshape
     ReverseV2 Slice SpaceToBatchND SpaceToDepth Split SplitV Squeeze StridedSlice Tile Transpose Unpack
-    Abs Add AddN AddV2 Ceil ClipByValue Cos Div DivNoNan Erf Erfc Exp Expm1 Floor FloorDiv FloorMod Log Log1p
-    Maximum Minimum Mul Neg Pow RealDiv Reciprocal Round Rsqrt Sign Sin Sqrt Square SquaredDifference Sub
-    Equal Greater GreaterEqual Less LessEqual LogicalAnd LogicalNot LogicalOr NotEqual Select SelectV2
-    All Any ArgMax ArgMin Max Mean Min Prod Sum
+    TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack
+    Abs Add AddN AddV2 Ceil ClipByValue Cos Div DivNoNan Erf Erfc Exp Expm1 Floor FloorDiv FloorMod Log
+    Log1p Maximum Minimum Mul Neg Pow RealDiv Reciprocal Round Rsqrt Sign Sin Sqrt Square
+    SquaredDifference Sub
+    Equal Greater GreaterEqual IsFinite Less LessEqual LogicalAnd LogicalNot LogicalOr NotEqual Select
+    SelectV2
+    All Any ArgMax ArgMin Max Mean Min Prod Sum TopKV2 Where
     BatchMatMulV2 BatchMatMulV3 Einsum MatMul
-    AvgPool BiasAdd Conv2D DepthwiseConv2dNative FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 LRN MaxPool
-    Elu LeakyRelu LogSoftmax Relu Relu6 Selu Sigmoid Softmax Softplus Softsign Tanh
-    ResizeBicubic ResizeBilinear ResizeNearestNeighbor
+    AvgPool BiasAdd Conv2D DepthwiseConv2dNative FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 LRN
+    MaxPool Elu LeakyRelu LogSoftmax Relu Relu6 Selu Sigmoid Softmax Softplus Softsign Tanh
+    DecodeJpeg DecodePaddedRaw DecodePng ExtractJpegShape ResizeBicubic ResizeBilinear
+    ResizeNearestNeighbor ScaleAndTranslate StringFormat StringLength
 """
 # The functions by which TensorFlow would save the SavedModel again, or restore it: they are for files. They
 # are not run, but TensorFlow works out the shapes in them when it loads them, and for that runs what is
@@ -54,7 +58,7 @@ def load(directory):
     Load it in the scope of a `tf.distribute.Strategy` to call it in the strategy's `run`.
 
     Args:
-        directory: the folder of a SavedModel that `export.export_saved_model` wrote.
+        directory: the folder of a SavedModel that `export.export` wrote.
 
     Returns:
         a function from float32 images [n, height, width, 3], scaled as the card says, to float32
@@ -81,7 +85,7 @@ def load(directory):
         if not foreign:
             checkpoint_index.check(Path(directory, "variables", "variables.index"))
             loaded = tf.saved_model.load(str(directory))
-            serve = loaded.signatures.get("serving_default")
+            serve = loaded.signatures.get("tensors")
             is_classifier = serve is not None and _is_classifier(serve, card)
     except Exception as error:  # whatever TensorFlow comes upon in a damaged one
         reason = printable(str(error).rstrip(".") or type(error).__name__)
@@ -92,8 +96,8 @@ def load(directory):
         )
     if not is_classifier:
         raise UserError(
-            f"{directory} is no classifier of {card.size}x{card.size} pixels: its serving_default must take "
-            "float32 images and give probabilities."
+            f"{directory} is no classifier of {card.size}x{card.size} pixels: its signature tensors must "
+            "take float32 images and give probabilities."
         )
 
     def probabilities(images):
@@ -148,7 +152,7 @@ def _is_classifier(serve, card):
     """Whether a signature takes images of the card's size, and gives probabilities."""
     arguments, inputs = serve.structured_input_signature
     outputs = serve.structured_outputs
-    if arguments or set(inputs) != {"images"} or set(outputs) != {"probabilities"}:
+    if arguments or set(inputs) != {"images"} or "probabilities" not in outputs:
         return False
     images, probabilities = inputs["images"], outputs["probabilities"]
     return (

@@ -25,6 +25,11 @@ def evaluation_image(image, size, preprocessing=Preprocessing()):  # noqa: B008
 
 def evaluation_example(example, size, preprocessing):
     """`evaluation_image` of an example, as `Images.example` gives it."""
+    return inputs.rescale(evaluation_pixels(example, size, preprocessing), preprocessing.scale)
+
+
+def evaluation_pixels(example, size, preprocessing):
+    """The same before it is scaled: float32 [size, size, 3] in [0, 255]."""
     fraction, resize = preprocessing.central_fraction, RESIZE[preprocessing.resize]
     if preprocessing.crop == "square":
         pixels = decoding.read_part(example, decoding.whole)
@@ -32,7 +37,7 @@ def evaluation_example(example, size, preprocessing):
     else:
         pixels = decoding.read_part(example, decoding.central(fraction))
         pixels = resize(pixels, (size, size))
-    return inputs.rescale(rgb(pixels), preprocessing.scale)
+    return rgb(pixels)
 
 
 def rgb(pixels):

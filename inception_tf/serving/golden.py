@@ -1,0 +1,94 @@
+"""The golden input: a picture in all forms in which it may be given, and what the Keras model says of it."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from inception_tf import inputs
+from inception_tf.data.preprocessing import evaluation_pixels
+
+RUNTIMES = Path(__file__).with_name("runtimes.py")
+# By how much an answer may differ: absolutely up to a magnitude of 1, and by a share of a larger one.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
+
+
+def picture(size):
+    """A drawn picture with edges, slopes and all colours: uint8 [5/4 size, 3/2 size, 3]."""
+    height, width = size * 5 // 4, size * 3 // 2
+    y, x = np.mgrid[:height, :width].astype(np.float32) / size
+    waves = np.stack([np.sin(9 * x * y + 2 * i) + np.cos(7 * x - 5 * y * i) for i in range(3)], -1)
+    disc = (x - 0.6) ** 2 + (y - 0.5) ** 2 < 0.1
+    waves[disc] = -waves[disc]
+    return np.uint8(np.clip(127.5 + 64 * waves, 0, 255))
+
+
+def make(model, card, output):
+    """The golden arrays of a network.
+
+    Args:
+        model: the trained `keras.Model`, which is not folded.
+        card: its `weights.Card`.
+        output: what its output is called.
+
+    Returns:
+        dict of arrays: `encoded`, uint8 [bytes], a PNG file; `picture`, uint8 [height, width, 3]; `pixels`,
+        float32 [1, size, size, 3] in [0, 255]; `tensors`, the same scaled; and `output` and `features`, what
+        `model` says in its own dtype policy.
+    """
+    drawn = picture(card.size)
+    encoded = io.BytesIO()
+    Image.fromarray(drawn).save(encoded, "PNG")
+    pixels = evaluation_pixels({"image": keras.ops.convert_to_tensor(drawn)}, card.size, card.preprocessing)
+    pixels = np.asarray(pixels)[None]
+    tensors = inputs.rescale(pixels, card.preprocessing.scale)
+    pooled = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
+    answer, features = keras.Model(model.input, [model.outputs[0], pooled.output])(tensors, training=False)
+    return {
+        "encoded": np.frombuffer(encoded.getvalue(), np.uint8),
+        "picture": drawn,
+        "pixels": pixels,
+        "tensors": tensors,
+        output: np.asarray(keras.ops.cast(answer, "float32")),
+        "features": np.asarray(keras.ops.cast(features, "float32")),
+    }
+
+
+def differences(folder, format, dtype, golden):
+    """What an exported network says of the golden input in a fresh process, against what it should.
+
+    The process has the format's runtime alone: neither Keras nor this package.
+
+    Args:
+        folder: of the exported network.
+        format: its name in `formats.FORMATS`.
+        dtype: in which it computes.
+        golden: path of the golden arrays.
+
+    Returns:
+        dict from an output, as in serving_default/probabilities, to its largest difference.
+
+    Raises:
+        RuntimeError: it cannot be loaded and run, or differs by more than the tolerance of its dtype.
+    """
+    # -P keeps this package's folder away from the child, a session of its own keeps Ctrl-C away.
+    process = subprocess.run(
+        [sys.executable, "-P", RUNTIMES, format, folder, dtype, golden],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    if process.returncode:
+        raise RuntimeError(f"{folder} cannot be loaded and run by a fresh process:\n{process.stderr}")
+    found = json.loads(process.stdout.splitlines()[-1])
+    if not max(found.values()) <= TOLERANCES[dtype]:
+        raise RuntimeError(
+            f"{folder}, loaded by a fresh process, differs from the trained network by "
+            f"{max(found.values()):.1e}; at most {TOLERANCES[dtype]:.0e} was expected."
+        )
+    return found

@@ -1,0 +1,78 @@
+"""An exported network as a SavedModel that needs TensorFlow alone."""
+
+import tensorflow as tf
+
+from inception_tf import labels
+from inception_tf.serving import requests
+
+
+def write(network, card, directory, top, max_pixels):
+    """Writes a SavedModel.
+
+    Its signatures take `images`:
+    `serving_default`: string [n], the bytes of JPEG and PNG files.
+    `pixels`: uint8 [n, height, width, 3].
+    `tensors`: float32 [n, size, size, 3], scaled as the network wants them.
+    `features`: as `serving_default`.
+
+    `features` gives `features`, float32 [n, channels], which the network has pooled. The others give
+    `probabilities`, float32 [n, classes], and of the `top` likeliest classes `top_probabilities`, float32 [n,
+    top], `top_classes`, int32 [n, top], and `top_names`, string [n, top]; a network of embeddings
+    `embeddings`, float32 [n, dimensions].
+
+    Args:
+        network: the `keras.Model` that `folding.fold` gives.
+        card: its `weights.Card`, with labels if it has classes.
+        directory: the folder to write.
+        top: how many classes are named; at most all.
+        max_pixels: of a picture that is decoded, at most.
+    """
+    served = tf.Module()
+    served.weights = [variable.value for variable in network.variables]
+    size, preprocessing = card.size, card.preprocessing
+    # One function for all signatures: its graph is there once.
+    run = tf.function(
+        lambda pixels: network(pixels, training=False),
+        input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)],
+    )
+
+    def signature(shape, dtype, answer):
+        spec = tf.TensorSpec(shape, dtype, name="images")
+        return tf.function(answer, input_signature=[spec])
+
+    def decoded(images):
+        return requests.from_encoded(images, size, preprocessing, max_pixels)
+
+    def answer(pixels):
+        return _answer(run(pixels), card, top)
+
+    signatures = {
+        "serving_default": signature((None,), tf.string, lambda images: answer(decoded(images))),
+        "pixels": signature(
+            (None, None, None, 3),
+            tf.uint8,
+            lambda images: answer(requests.from_pixels(images, size, preprocessing)),
+        ),
+        "tensors": signature(
+            (None, size, size, 3),
+            tf.float32,
+            lambda images: answer(requests.from_tensors(images, size, preprocessing.scale)),
+        ),
+        "features": signature(
+            (None,), tf.string, lambda images: {"features": run(decoded(images))["features"]}
+        ),
+    }
+    tf.saved_model.save(served, str(directory), signatures)
+
+
+def _answer(outputs, card, top):
+    if card.labels is None:
+        return {"embeddings": outputs["embeddings"]}
+    names = [name for _, name in labels.classes(card.labels)]
+    probabilities, classes = tf.math.top_k(outputs["probabilities"], min(top, len(names)))
+    return {
+        "probabilities": outputs["probabilities"],
+        "top_probabilities": probabilities,
+        "top_classes": classes,
+        "top_names": tf.gather(names, classes),
+    }
