@@ -126,7 +126,7 @@ def export(
     model: Model | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     top: int = 5,
-    max_pixels: int = 50_000_000,
+    max_pixels: int = 25_000_000,
     overwrite: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ):
     """Write a network as a folder that serves it and needs nothing of this package.

@@ -15,7 +15,7 @@ from inception_tf.serving.formats import FORMATS
 
 ASSETS = Path(CARD).parent
 EXPORT = "export.json"
-MAX_PIXELS = 50_000_000  # of a picture that a SavedModel decodes: some 150 MB
+MAX_PIXELS = 25_000_000  # of a picture that a SavedModel decodes: 75 MB
 
 
 def export(
@@ -106,7 +106,7 @@ def export_source(source, folder=None, *, network=None, format="saved_model", **
     Returns:
         the folder, and the content of export.json.
     """
-    name = Path(source).resolve().name.partition(".")[0]
+    name = Path(source).resolve().name.partition(".")[0] if Path(source).exists() else network or source
     folder = Path("exports", f"{name}-{format}") if folder is None else Path(folder)
     check_arguments(folder, format, **options)  # before the weights are read
     model, card = prediction.load(source, network)
@@ -137,7 +137,9 @@ def check_arguments(folder, format, *, dtype="auto", top=5, max_pixels=MAX_PIXEL
 
 
 def _check_answer(expected, card):
-    """Raises `ValueError` if a network does not give what its card says."""
+    """Raises `ValueError` if a network does not give what its card says, or what is not finite."""
+    if not all(np.isfinite(values).all() for values in expected.values()):
+        raise UserError("The network gives NaN for a picture: its weights are damaged.")
     if card.labels is None:
         return
     probabilities, names = expected["probabilities"], labels.classes(card.labels)

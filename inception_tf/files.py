@@ -26,7 +26,7 @@ def folder_written_beside(path, overwrite=False):
     """A new folder beside `path`, to write into; in the end, unless there was an error, it becomes `path`.
 
     Args:
-        path: of the folder to write. What a killed attempt left beside it is removed.
+        path: of the folder to write. What a killed attempt left beside it is put right first.
         overwrite: whether it may replace a folder that is there.
 
     Raises:
@@ -34,17 +34,21 @@ def folder_written_beside(path, overwrite=False):
     """
     path = Path(path)
     beside, before = (path.with_name(f".{path.name}.{name}") for name in ("partial", "before"))
+
+    def settle():
+        if before.exists() and not path.exists():
+            os.replace(before, path)
+        for left in (beside, before):
+            shutil.rmtree(left, ignore_errors=True)
+
+    settle()
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in (beside, before):
-        shutil.rmtree(left, ignore_errors=True)
-    beside.mkdir()
+    beside.mkdir(parents=True)
     try:
         yield beside
         if path.exists():
             os.replace(path, before)
         os.replace(beside, path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+        settle()

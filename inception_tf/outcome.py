@@ -40,7 +40,7 @@ def leave_behind(task, averages, folder, metrics):
     )
     difference = max(exported["differences"].values())
     print(
-        f"{folder / 'saved_model'} ({dtype}) reloaded with tensorflow alone: the same answers "
+        f"{folder / 'saved_model'} ({dtype}) reloaded with tensorflow alone: the same predictions "
         f"(largest difference {difference:.1e})."
     )
     data = Path(config.data).name if Path(config.data).is_absolute() else config.data

@@ -39,7 +39,7 @@ def make(model, card, output):
     Returns:
         dict of arrays: `encoded`, uint8 [bytes], a PNG file; `picture`, uint8 [height, width, 3]; `pixels`,
         float32 [1, size, size, 3] in [0, 255]; `tensors`, the same scaled; and `output` and `features`, what
-        `model` says in its own dtype policy.
+        `model` says, computed in float32.
     """
     drawn = picture(card.size)
     encoded = io.BytesIO()
@@ -47,6 +47,7 @@ def make(model, card, output):
     pixels = evaluation_pixels({"image": keras.ops.convert_to_tensor(drawn)}, card.size, card.preprocessing)
     pixels = np.asarray(pixels)[None]
     tensors = inputs.rescale(pixels, card.preprocessing.scale)
+    model = _in_float32(model)
     pooled = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
     answer, features = keras.Model(model.input, [model.outputs[0], pooled.output])(tensors, training=False)
     return {
@@ -54,9 +55,20 @@ def make(model, card, output):
         "picture": drawn,
         "pixels": pixels,
         "tensors": tensors,
-        output: np.asarray(keras.ops.cast(answer, "float32")),
-        "features": np.asarray(keras.ops.cast(features, "float32")),
+        output: np.asarray(answer),
+        "features": np.asarray(features),
     }
+
+
+def _in_float32(model):
+    """The model, or if it has another dtype policy a copy of it."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    copy = keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+    )
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def differences(folder, format, dtype, golden):

@@ -25,6 +25,13 @@ a whole and says which it is; the next one is answered.
 On CPUs, in a process that does nothing but serve, set `TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1` before TensorFlow
 is imported, or in the environment of TensorFlow Serving: the weights are then put in order once, not at each
 request, for as much more memory as they take.
+
+TensorFlow Serving takes this folder as a version of a model, as `models/{network}/1`. Over REST a picture is
+`{{"b64": "..."}}`:
+
+```sh
+curl -d '{{"instances": [{{"b64": "'$(base64 -w0 cat.jpg)'"}}]}}' localhost:8501/v1/models/{network}:predict
+```
 """
 OPENVINO = """\
 ```python
@@ -82,6 +89,7 @@ def text(name, card, content, golden):
     how = card.preprocessing
     body = TEMPLATES[content["format"]].format(
         name=name,
+        network=card.network,
         size=card.size,
         first=first,
         outputs=f"{first}, features",
@@ -97,8 +105,8 @@ def text(name, card, content, golden):
 
 {body}
 Beside this file, `card.json` has the size and the preprocessing (crop: {how.crop} {how.central_fraction:g},
-resize: {how.resize}, scale: {how.scale}), `class_names.txt` the classes in order, `export.json` what was
-decided when this was exported, and `config.json`, if it is there, the training run.
+resize: {how.resize}, scale: {how.scale}), `class_names.txt` the classes in order, where they have names,
+`export.json` what was decided when this was exported, and `config.json` the training run, where it was one.
 
 `golden.npz` holds a picture, as a PNG file (`encoded`), as it is (`picture`), resized (`pixels`) and scaled
 (`tensors`), and what the trained network says of it. A fresh process that loaded this export differed from

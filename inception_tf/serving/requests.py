@@ -123,8 +123,13 @@ def _sized(image, number, height, width, max_pixels):
 def _read_png(number, image, head, max_pixels):
     width, height = _integer(head, 16, 4, True), _integer(head, 20, 4, True)
     image = _sized(image, number, height, width, max_pixels)
-    pixels = tf.cast(tf.io.decode_png(image, channels=4), tf.int32)
+    pixels = tf.io.decode_png(image, channels=4)
     colour, alpha = pixels[..., :3], pixels[..., 3:]
+    return tf.cond(tf.reduce_all(alpha == 255), lambda: colour, lambda: _on_white(colour, alpha))
+
+
+def _on_white(colour, alpha):
+    colour, alpha = tf.cast(colour, tf.uint16), tf.cast(alpha, tf.uint16)  # 255 * 255 fits
     return tf.cast((colour * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
 
 

@@ -27,41 +27,39 @@ def write(network, card, directory, top, max_pixels):
         top: how many classes are named; at most all.
         max_pixels: of a picture that is decoded, at most.
     """
+    size, preprocessing = card.size, card.preprocessing
     served = tf.Module()
     served.weights = [variable.value for variable in network.variables]
-    size, preprocessing = card.size, card.preprocessing
-    # One function for all signatures: its graph is there once.
-    run = tf.function(
-        lambda pixels: network(pixels, training=False),
-        input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)],
-    )
 
-    def signature(shape, dtype, answer):
-        spec = tf.TensorSpec(shape, dtype, name="images")
-        return tf.function(answer, input_signature=[spec])
+    def function(shape, dtype):
+        return tf.function(input_signature=[tf.TensorSpec(shape, dtype, name="images")])
 
-    def decoded(images):
+    # What several signatures do is a function of its own: its graph is there once.
+    @function((None, size, size, 3), tf.float32)
+    def run(images):
+        return network(images, training=False)
+
+    @function((None,), tf.string)
+    def decode(images):
         return requests.from_encoded(images, size, preprocessing, max_pixels)
 
-    def answer(pixels):
-        return _answer(run(pixels), card, top)
+    @function((None,), tf.string)
+    def encoded(images):
+        return _answer(run(decode(images)), card, top)
 
-    signatures = {
-        "serving_default": signature((None,), tf.string, lambda images: answer(decoded(images))),
-        "pixels": signature(
-            (None, None, None, 3),
-            tf.uint8,
-            lambda images: answer(requests.from_pixels(images, size, preprocessing)),
-        ),
-        "tensors": signature(
-            (None, size, size, 3),
-            tf.float32,
-            lambda images: answer(requests.from_tensors(images, size, preprocessing.scale)),
-        ),
-        "features": signature(
-            (None,), tf.string, lambda images: {"features": run(decoded(images))["features"]}
-        ),
-    }
+    @function((None, None, None, 3), tf.uint8)
+    def pixels(images):
+        return _answer(run(requests.from_pixels(images, size, preprocessing)), card, top)
+
+    @function((None, size, size, 3), tf.float32)
+    def tensors(images):
+        return _answer(run(requests.from_tensors(images, size, preprocessing.scale)), card, top)
+
+    @function((None,), tf.string)
+    def features(images):
+        return {"features": run(decode(images))["features"]}
+
+    signatures = {"serving_default": encoded, "pixels": pixels, "tensors": tensors, "features": features}
     tf.saved_model.save(served, str(directory), signatures)
 
 
