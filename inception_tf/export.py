@@ -1,5 +1,6 @@
 """A trained network as a folder that serves it: in one of several formats, checked, whole or not at all."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def export_source(source, folder=None, *, network=None, format="saved_model", **
     folder = Path("exports", f"{name}-{format}") if folder is None else Path(folder)
     check_arguments(folder, format, **options)  # before the weights are read
     model, card = prediction.load(source, network)
+    if card.labels is None and any(layer.name == "logits" for layer in model.layers):  # people without names
+        card = dataclasses.replace(card, labels=prediction.numbered(model.output_shape[-1]))
     recorded = Path(source, "config.json")
     config = record.read_json(recorded) if recorded.is_file() else None
     return folder, export(model, card, folder, format=format, config=config, **options)

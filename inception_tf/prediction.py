@@ -38,11 +38,16 @@ def _labelled(card, classes, source):
     if classes is None:
         raise UserError(f"{source} has no classifier: save a network with include_top=True.")
     if card.labels is None:
-        card = dataclasses.replace(card, labels=tuple(f"class_{i}" for i in range(classes)))
+        card = dataclasses.replace(card, labels=numbered(classes))
     names = len(labels.classes(card.labels))
     if names != classes:
         raise UserError(f"{source} has {classes} classes, and its card names {names}.")
     return card
+
+
+def numbered(classes):
+    """The labels of so many classes without names."""
+    return tuple(f"class_{i}" for i in range(classes))
 
 
 def predict(model, card, paths, top=5, batch=8):
