@@ -10,6 +10,7 @@ import math
 import os
 from fractions import Fraction
 
+import exported
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,6 @@ from PIL import Image
 
 from inception_tf.config import EvaluateConfig
 from inception_tf.evaluation import evaluate
-from inception_tf.export import export_saved_model
 from inception_tf.saved_models import CARD
 from inception_tf.weights import Card, Preprocessing
 
@@ -51,10 +51,11 @@ class Known:
         """Writes its SavedModel, with its own names on the card or other labels; returns the folder."""
         inputs = keras.Input((self.size, self.size, 3))
         dense = keras.layers.Dense(self.kernel.shape[-1], activation="softmax", use_bias=False)
-        model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+        flat = keras.layers.Reshape((1, 1, -1))(inputs)  # a map of one place, whose mean it is
+        model = keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(flat)))
         dense.set_weights([self.kernel.reshape(-1, self.kernel.shape[-1])])
         card = Card("inception_v4", self.size, self.names, self.preprocessing)
-        export_saved_model(model, directory, card)
+        exported.write(model, card, directory)
         if labels != "own":
             (directory / CARD).write_text(dataclasses.replace(card, labels=labels).to_json())
         return directory

@@ -39,7 +39,9 @@ class Run(NamedTuple):
 
 def _network(input_shape, classes, **_):
     image = keras.Input(input_shape, name="image")
-    logits = keras.layers.Dense(classes, name="logits")(keras.layers.Flatten(name="average_pool")(image))
+    flat = keras.layers.Reshape((1, 1, -1))(image)  # a map of one place, whose mean it is
+    pooled = keras.layers.GlobalAveragePooling2D(name="average_pool")(flat)
+    logits = keras.layers.Dense(classes, name="logits")(pooled)
     return keras.Model(image, keras.layers.Activation("softmax", name="predictions")(logits), name="product")
 
 

@@ -3,6 +3,7 @@
 import os
 import types
 
+import exported
 import keras
 import known_networks as known
 import numpy as np
@@ -16,7 +17,6 @@ from inception_tf.errors import UserError
 from inception_tf.evaluation import evaluate
 from inception_tf.evaluation.look_up import LONGEST, look_up
 from inception_tf.evaluation.members import common_classes
-from inception_tf.export import export_saved_model
 from inception_tf.weights import Card, Preprocessing
 
 
@@ -67,8 +67,8 @@ def test_a_saved_model_has_one_set_of_weights(tmp_path):
 
 def test_logits_are_no_probabilities(tmp_path):
     inputs = keras.Input((75, 75, 3))
-    model = keras.Model(inputs, keras.layers.Dense(6)(keras.layers.Flatten()(inputs)))
-    export_saved_model(model, tmp_path / "logits", Card("inception_v4", 75, known.CLASSES))
+    model = keras.Model(inputs, keras.layers.Dense(6)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    exported.write(model, Card("inception_v4", 75, known.CLASSES), tmp_path / "logits")
     known.picture_folder(tmp_path / "data", each=1)
     with pytest.raises(UserError, match="000.png that are no probabilities"):
         known.evaluated([tmp_path / "logits"], tmp_path / "data", tmp_path / "out")

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 from fed import fed
 
-from inception_tf import export, networks, preprocess_input, run, training, weights
+from inception_tf import networks, preprocess_input, run, training, weights
 from inception_tf.config import TrainConfig
 from inception_tf.errors import UserError
 from inception_tf.optimizers import StagedLearningRate
 from inception_tf.recipes import RECIPES
+from inception_tf.serving import golden
 from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
 from inception_tf.weights import keras_files
@@ -60,7 +61,7 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(run, "Trainer", Kept)
     # The process that reloads the SavedModel takes seconds; test_training.py has it.
-    monkeypatch.setattr(export, "largest_difference", lambda *_: 0.0)
+    monkeypatch.setattr(golden, "differences", lambda *_: {"probabilities": 0.0})
     return runs
 
 
@@ -335,16 +336,21 @@ def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path,
         seen.append(next(iter(batches))["pixels"].numpy())
         return self._evaluator(batches)
 
+    def differences(folder, format, dtype, path):
+        seen.append(dict(np.load(path)))
+        return {"probabilities": 0.0}
+
     monkeypatch.setattr(Trainer, "step", step)
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
-    monkeypatch.setattr(export, "largest_difference", lambda *arguments: seen.append(arguments[2]) or 0.0)
+    monkeypatch.setattr(golden, "differences", differences)
     training.train(_config(pictures, tmp_path / "scaled.keras", tmp_path / "run", steps=1))
     split = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
     files = [pictures / path for name in sorted(CLASSES) for path in split[name]]
     pixels = [tf.image.resize(tf.io.decode_png(file.read_bytes(), channels=3), (75, 75)) for file in files]
     held_out_images, checked = seen[-2:]
     np.testing.assert_allclose(held_out_images, preprocess_input(np.stack(pixels), scale=scale), atol=1e-4)
-    np.testing.assert_array_equal(checked, held_out_images)
+    expected = preprocess_input(checked["pixels"], scale=scale)
+    np.testing.assert_allclose(checked["tensors"], expected, atol=1e-4)
     saved = weights.read(tmp_path / "run", "inception_resnet_v1").card
     assert saved.preprocessing == weights.Preprocessing(scale=scale)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from inception_tf import InceptionResNetV1, preprocess_input, run, training
 from inception_tf.cli import main
 from inception_tf.config import TrainConfig
-from inception_tf.export import TOLERANCES
+from inception_tf.serving.golden import TOLERANCES
 from inception_tf.trainer import Trainer
 from inception_tf.weights import Card, keras_files
 
