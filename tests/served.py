@@ -21,9 +21,9 @@ def network(policy="float32"):
     """A convolution and what follows it in every network; its answers differ much between pictures."""
     layers = keras.layers
     x = image = keras.Input((SIZE, SIZE, 3))
-    x = layers.Conv2D(12, 5, strides=4, use_bias=False, dtype=policy)(x)
-    x = layers.BatchNormalization(dtype=policy)(x)
-    x = layers.Conv2D(40, 3, strides=2, dtype=policy)(layers.ReLU(dtype=policy)(x))
+    x = layers.Conv2D(12, 5, strides=4, use_bias=False, dtype=policy, name="first_conv")(x)
+    x = layers.BatchNormalization(dtype=policy, name="first_bn")(x)
+    x = layers.Conv2D(40, 3, strides=2, dtype=policy, name="second_conv")(layers.ReLU(dtype=policy)(x))
     x = layers.GlobalAveragePooling2D(dtype=policy, name="average_pool")(layers.ReLU(dtype=policy)(x))
     x = layers.Dropout(0.5, dtype=policy)(x)
     x = layers.Dense(len(NAMES), dtype="float32", name="logits")(x)

@@ -110,7 +110,7 @@ def test_a_run_leaves_its_record(tmp_path, small, capsys):
     assert [row["step"] for row in _rows(run) if "held_out_loss" in row] == [15, 30]
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert list((run / "tensorboard").iterdir())
-    assert "with tensorflow alone: the same answers" in capsys.readouterr().out
+    assert "with tensorflow alone: the same predictions" in capsys.readouterr().out
 
     model = keras.models.load_model(run / "model.keras")
     images = np.stack([evaluation_image(image, 75) for image in small.validation.images])
