@@ -12,8 +12,8 @@ from inception_tf.data.preprocessing import evaluation_pixels
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
-EXIF = b"Exif\0\0"
-EXIF_WITHIN = 65536  # bytes of a JPEG file that are searched for it: it comes first, and in one segment
+EXIF, PNG_EXIF = b"Exif\0\0", b"eXIf"  # what stands before the data of EXIF
+EXIF_WITHIN = 65536  # bytes of a file that are searched for it: it comes early, and in one segment
 ORIENTATION = 0x0112
 # By EXIF's orientation, 0 to 8: whether height and width change places, then what is turned round.
 TRANSPOSED = [False, False, False, False, False, True, True, True, True]
@@ -37,7 +37,7 @@ def from_encoded(images, size, preprocessing, max_pixels):
         float32 [n, size, size, 3] in [0, 255].
     """
     images = _shaped(images, (None,))
-    head = tf.io.decode_raw(images, tf.uint8, fixed_length=24)
+    head = tf.io.decode_raw(images, tf.uint8, fixed_length=25)
     is_png = tf.reduce_all(head[:, : len(PNG)] == list(PNG), 1)
     is_jpeg = tf.reduce_all(head[:, : len(JPEG)] == list(JPEG), 1)
     images = _checked(images, tf.strings.length(images) > 0, "empty: give the bytes of a JPEG or PNG file")
@@ -73,12 +73,14 @@ def from_pixels(images, size, preprocessing):
 def from_tensors(images, size, scale):
     """The network's pixels of what `inputs.rescale` has scaled already, float32 [n, size, size, 3]."""
     images = _shaped(images, (None, size, size, 3))
-    low, high = np.clip(inputs.RANGES[scale], tf.float32.min, tf.float32.max)
-    within = (images >= low - inputs.ROUNDING) & (images <= high + inputs.ROUNDING)  # as NaN is not
-    wrong = (
-        f"not within {low:.4g} to {high:.4g}, scaled by {scale}, or NaN: the signature pixels takes 0 to 255"
-    )
-    return _unscaled(_checked(images, tf.reduce_all(within, (1, 2, 3)), wrong), scale)
+    low, high = inputs.RANGES[scale]
+    wrong = f"NaN or not scaled by {scale}, {low:.4g} to {high:.4g}: the signature pixels takes 0 to 255"
+    low, high = np.clip((low - inputs.ROUNDING, high + inputs.ROUNDING), tf.float32.min, tf.float32.max)
+    is_right = tf.reduce_all((images >= low) & (images <= high), (1, 2, 3))  # as NaN is not
+    if scale == "prewhiten":  # the mean is 0
+        least, most = tf.reduce_min(images, (1, 2, 3)), tf.reduce_max(images, (1, 2, 3))
+        is_right &= (least < 0) | (most == 0)
+    return _unscaled(_checked(images, is_right, wrong), scale)
 
 
 def _unscaled(images, scale):
@@ -125,7 +127,11 @@ def _read_png(number, image, head, max_pixels):
     image = _sized(image, number, height, width, max_pixels)
     pixels = tf.io.decode_png(image, channels=4)
     colour, alpha = pixels[..., :3], pixels[..., 3:]
-    return tf.cond(tf.reduce_all(alpha == 255), lambda: colour, lambda: _on_white(colour, alpha))
+    # Of a file without transparency and of fewer than 8 bits, TensorFlow's alpha is 2 ** bits - 1, not 255.
+    bits = tf.minimum(tf.cast(head[24], tf.int32), 8)
+    opaque = tf.cast(tf.bitwise.left_shift(1, bits) - 1, tf.uint8)
+    pixels = tf.cond(tf.reduce_all(alpha == opaque), lambda: colour, lambda: _on_white(colour, alpha))
+    return _turned(pixels, _orientation(image, PNG_EXIF))
 
 
 def _on_white(colour, alpha):
@@ -136,20 +142,24 @@ def _on_white(colour, alpha):
 def _read_jpeg(number, image, max_pixels):
     height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image))
     image = _sized(image, number, height, width, max_pixels)
-    turn = _orientation(image)
-    pixels = tf.io.decode_jpeg(image, channels=3)
+    pixels = tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")  # as Pillow
+    return _turned(pixels, _orientation(image, EXIF))
+
+
+def _turned(pixels, turn):
+    """Pixels as EXIF's orientation says that they are to be seen."""
     pixels = tf.transpose(pixels, tf.where(tf.gather(TRANSPOSED, turn), [1, 0, 2], [0, 1, 2]))
     turned = tf.stack([tf.gather(UPSIDE_DOWN, turn), tf.gather(MIRRORED, turn)])
     return tf.ensure_shape(tf.reverse(pixels, tf.where(turned)[:, 0]), (None, None, 3))
 
 
-def _orientation(image):
-    """EXIF's orientation of a JPEG file, 1 to 8; 1 where it says none."""
+def _orientation(image, mark):
+    """EXIF's orientation of a file, 1 to 8; 1 where it says none."""
     content = tf.io.decode_raw(image, tf.uint8, fixed_length=EXIF_WITHIN)
-    starts = content[: 1 - len(EXIF)] == EXIF[0]
-    for i, byte in enumerate(EXIF[1:], 1):
-        starts &= content[i : i - len(EXIF) + 1 or None] == byte
-    found = tf.where(starts)[:1, 0] + len(EXIF)
+    starts = content[: 1 - len(mark)] == mark[0]
+    for i, byte in enumerate(mark[1:], 1):
+        starts &= content[i : i - len(mark) + 1 or None] == byte
+    found = tf.where(starts)[:1, 0] + len(mark)
     return tf.cond(tf.size(found) > 0, lambda: _orientation_at(content, found[0]), lambda: 1)
 
 
