@@ -121,7 +121,7 @@ def test_the_known_answers_hang_on_what_could_go_wrong(tables, pictures, one):
 def test_one_network(crops, place, pictures, tables, tmp_path):
     found, (rows,) = known.evaluated([place / "one"], place / "data", tmp_path / "out", crops=crops, batch=10)
     assert rows.shape == (12, 7) and rows.dtype == np.float32
-    np.testing.assert_allclose(rows, tables[crops][0], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(rows, tables[crops][0], atol=5e-5, rtol=0)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "labels.npy")[:, 0], pictures[1])
     check_errors(found, tables[crops][0], pictures[1])
     check_errors(found["networks"][0], tables[crops][0], pictures[1])
@@ -148,7 +148,7 @@ def test_an_ensemble_of_other_sizes_scales_and_orders_of_classes(crops, place, p
         json=tmp_path / "found.json",
     )
     for each, expected, single in zip(rows, tables[crops], found["networks"], strict=True):
-        np.testing.assert_allclose(each, expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(each, expected, atol=5e-5, rtol=0)
         check_errors(single, expected, pictures[1])
     mean = (tables[crops][0] + 3 * tables[crops][1]) / 4
     check_errors(found, mean, pictures[1])
@@ -219,7 +219,7 @@ def test_a_network_without_names_is_taken_in_the_order_of_the_data(place, pictur
     path = network.export(tmp_path / "network", labels=None)
     found, (rows,) = known.evaluated([path], place / "data", tmp_path / "out")
     table = network.table(pictures[0], 1, known.CLASSES)
-    np.testing.assert_allclose(rows, table, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(rows, table, atol=5e-5, rtol=0)
     check_errors(found, table, pictures[1])
     assert "does not name its classes" in capsys.readouterr().out
 
@@ -234,7 +234,7 @@ def test_validation_files_of_tfrecords_alone(crops, place, pictures, tables, tmp
     assert sorted(labels) == pictures[1]
     order = [int(np.abs(tables[crops][0] - row).max(axis=1).argmin()) for row in rows]
     assert sorted(order) == list(range(12)) and [pictures[1][i] for i in order] == labels.tolist()
-    np.testing.assert_allclose(rows, tables[crops][0][order], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(rows, tables[crops][0][order], atol=5e-5, rtol=0)
     check_errors(found, tables[crops][0], pictures[1])
 
 
