@@ -174,7 +174,7 @@ def resized_png(content, generator):
     sides = (0, 1, 1_000_001, 2**31 - 1, 2**31, 2**32 - 1)
     width, height = generator.choice([(a, b) for a in sides for b in sides if not 4 <= a * b <= MAX_PIXELS])
     head = chunk(b"IHDR", struct.pack(">II", width, height) + content[24:29])
-    return PNG + head + content[33:], f"{width} x {height} pixels"
+    return PNG + head + content[33:], f"[{width}] [x] [{height}] [pixels"
 
 
 def resized_jpeg(content, generator):
@@ -185,7 +185,7 @@ def resized_jpeg(content, generator):
     (start,) = (start for marker, start, _ in segments(content) if marker in FRAME)
     content = bytearray(content)
     struct.pack_into(">HH", content, start + 5, height, width)
-    return bytes(content), f"{width} x {height} pixels"
+    return bytes(content), f"[{width}] [x] [{height}] [pixels"
 
 
 def with_exif(content, generator):
@@ -242,20 +242,20 @@ def fuzzed_file(files, generator):
         return kind, file[: generator.randrange(24, len(file))], None
     if kind == "size of a PNG":
         content, wrong = resized_png(png, generator)
-        return kind, content, f"images at [{{}}] are {wrong}"
+        return kind, content, f"images at] [{{}}] [are] {wrong}"
     if kind == "size of a JPEG":
         content, wrong = resized_jpeg(jpeg, generator)
-        return kind, content, f"images at [{{}}] are {wrong}"
+        return kind, content, f"images at] [{{}}] [are] {wrong}"
     if kind == "EXIF":
         return kind, with_exif(jpeg, generator), ANSWERED
     if kind == "empty":
-        return kind, b"", "images at [{}] are empty"
+        return kind, b"", "images at] [{}] [are empty"
     if kind == "first bytes alone":
         return kind, generator.choice((PNG, jpeg[:3] + generator.randbytes(generator.randrange(99)))), None
     if kind == "random bytes":
         content = b"\0" + generator.randbytes(generator.randrange(2000))
-        return kind, content, "images at [{}] are neither JPEG nor PNG"
-    return kind, not_a_picture(generator), "images at [{}] are neither JPEG nor PNG"
+        return kind, content, "images at] [{}] [are neither JPEG nor PNG"
+    return kind, not_a_picture(generator), "images at] [{}] [are neither JPEG nor PNG"
 
 
 def objects(files):
@@ -305,7 +305,7 @@ def fuzzed_tensors(good, generator):
     else:
         place = tuple(generator.randrange(side) for side in given.shape[1:])
         given[position][place] = generator.choice((np.nan, np.inf, -np.inf, 1.01, -1.01, 1e38))
-    return f"tensors: {kind}", given, f"images at [{position}] are NaN or not scaled"
+    return f"tensors: {kind}", given, f"images at] [{position}] [are NaN or not scaled"
 
 
 def fuzzed_request(good, generator):

@@ -125,8 +125,8 @@ def export(
     output: Path | None = None,
     model: Model | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    top: int = 5,
-    max_pixels: int = 25_000_000,
+    top: int | None = None,
+    max_pixels: int | None = None,
     overwrite: Annotated[bool, cyclopts.Parameter(negative="")] = False,
 ):
     """Write a network as a folder that serves it and needs nothing of this package.
@@ -135,12 +135,12 @@ def export(
         source: The folder of a run, a checkpoint, a file of weights, or with --model the name of a release
             ("imagenet").
         format: What serves it: TensorFlow, OpenVINO, ONNX Runtime or LiteRT.
-        output: Folder to write. [default: exports/NAME-FORMAT]
+        output: Folder to write. [default: exports/NAME-FORMAT, with --model before]
         model: Network that the weights are for. [default: what the file says]
         dtype: What it keeps its weights in and computes with. `auto` is bfloat16 if this machine has
             instructions for it, else float32; ONNX and LiteRT have float32 alone.
-        top: Classes that a SavedModel names.
-        max_pixels: Most pixels of a picture that a SavedModel decodes.
+        top: Classes that a SavedModel names. [default: 5]
+        max_pixels: Most pixels of a picture that a SavedModel decodes. [default: 25 million]
         overwrite: Replace the export that --output holds.
     """
     _require_tensorflow("export")

@@ -2,21 +2,23 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from inception_tf import keras_settings, labels, prediction, record
-from inception_tf.data.pictures import MINIMUM_PIXELS
+from inception_tf.data.pictures import MAXIMUM_PIXELS, MINIMUM_PIXELS
 from inception_tf.errors import UserError
 from inception_tf.files import folder_written_beside
-from inception_tf.saved_models import CARD, CLASS_NAMES
+from inception_tf.saved_models import CARD, CLASS_NAMES, is_saved_model
 from inception_tf.serving import folding, golden, machine, readme
 from inception_tf.serving.formats import FORMATS
 
 ASSETS = Path(CARD).parent
 EXPORT = "export.json"
-MAX_PIXELS = 25_000_000  # of a picture that a SavedModel decodes: 75 MB
+TOP, MAX_PIXELS = 5, 25_000_000  # defaults of a SavedModel; a PNG file of so many takes 100 MB decoded
 
 
 def export(
@@ -26,8 +28,8 @@ def export(
     *,
     format="saved_model",
     dtype="auto",
-    top=5,
-    max_pixels=MAX_PIXELS,
+    top=None,
+    max_pixels=None,
     config=None,
     overwrite=False,
 ):
@@ -47,8 +49,8 @@ def export(
             `embeddings`) and `features`.
         dtype: "float32"; "bfloat16", for CPUs and GPUs that have it; "auto", that if this machine has it and
             the format takes it. A SavedModel keeps its weights so; OpenVINO is told when it compiles them.
-        top: how many classes a SavedModel names.
-        max_pixels: most pixels of a picture that a SavedModel decodes.
+        top: how many classes a SavedModel names; None: 5.
+        max_pixels: most pixels of a picture that a SavedModel decodes; None: 25 million.
         config: of the run, as config.json has it.
         overwrite: whether it may replace a folder that is there.
 
@@ -56,41 +58,40 @@ def export(
         the content of export.json, a dict.
 
     Raises:
-        UserError: an argument is wrong, or the folder is there or cannot be written.
-        RuntimeError: the exported network does not say what `model` says. Nothing is left then.
+        UserError: an argument is wrong, the folder is there or cannot be written, the network gives NaN.
+        ValueError: `model` cannot be folded, or its answers are not what `card` says.
+        RuntimeError: the exported network does not say what `model` says. It is not kept then.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     check_arguments(folder, format, dtype=dtype, top=top, max_pixels=max_pixels, overwrite=overwrite)
+    kind = FORMATS[format]
     if dtype == "auto":
-        dtype = (
-            "bfloat16" if "bfloat16" in FORMATS[format].dtypes and machine.computes_bfloat16() else "float32"
-        )
+        dtype = "bfloat16" if "bfloat16" in kind.dtypes and machine.computes_bfloat16() else "float32"
+    content = {
+        "format": format,
+        "dtype": dtype,
+        "computes_bfloat16": machine.computes_bfloat16(),
+        "versions": record.versions() | kind.versions(),
+    }
+    if format == "saved_model":
+        content["top"] = TOP if top is None else top
+        content["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
     output = "embeddings" if card.labels is None else "probabilities"
-    kept = dtype if FORMATS[format].keeps_bfloat16 else "float32"
+    kept = dtype if kind.keeps_bfloat16 else "float32"
     network = folding.fold(model, kept, card.preprocessing.scale, output)
     expected = golden.make(model, card, output)
     _check_answer(expected, card)
     try:
         with folder_written_beside(folder, overwrite) as beside:
-            FORMATS[format].write(network, card, beside, top, max_pixels)
+            kind.write(network, card, beside, content)
             assets = beside / ASSETS
             assets.mkdir()
             np.savez(assets / "golden.npz", **expected)
-            found = golden.differences(beside, format, dtype, assets / "golden.npz")
-            content = {
-                "format": format,
-                "dtype": dtype,
-                "computes_bfloat16": machine.computes_bfloat16(),
-                "top": top,
-                "max_pixels": max_pixels,
-                "differences": found,
-                "versions": record.versions(),
-            }
+            content["differences"] = golden.differences(beside, format, dtype, assets / "golden.npz")
             _write_assets(beside, folder.name, card, content, config, expected)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): name another folder."
-        ) from error
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"{folder} cannot be written ({reason}): name another folder.") from error
     return content
 
 
@@ -106,19 +107,23 @@ def export_source(source, folder=None, *, network=None, format="saved_model", **
 
     Returns:
         the folder, and the content of export.json.
+
+    Raises:
+        UserError: as `export` does; or there are no such weights.
     """
-    name = Path(source).resolve().name.partition(".")[0] if Path(source).exists() else network or source
-    folder = Path("exports", f"{name}-{format}") if folder is None else Path(folder)
-    check_arguments(folder, format, **options)  # before the weights are read
+    if folder is None:
+        folder = Path("exports", "-".join(filter(None, (network, Path(source).resolve().name, format))))
+    folder = Path(folder)
+    check_arguments(folder.resolve(), format, **options)  # before the weights are read
+    if is_saved_model(source):
+        raise UserError(f"{source} is a SavedModel: name the run or the file of weights that it was made of.")
     model, card = prediction.load(source, network)
     if card.labels is None and any(layer.name == "logits" for layer in model.layers):  # people without names
         card = dataclasses.replace(card, labels=prediction.numbered(model.output_shape[-1]))
-    recorded = Path(source, "config.json")
-    config = record.read_json(recorded) if recorded.is_file() else None
-    return folder, export(model, card, folder, format=format, config=config, **options)
+    return folder, export(model, card, folder, format=format, config=_config_of(source), **options)
 
 
-def check_arguments(folder, format, *, dtype="auto", top=5, max_pixels=MAX_PIXELS, overwrite=False):
+def check_arguments(folder, format, *, dtype="auto", top=None, max_pixels=None, overwrite=False):
     """Raises `UserError` if `export` could not take these."""
     keras_settings.check("export")
     if format not in FORMATS:
@@ -127,10 +132,14 @@ def check_arguments(folder, format, *, dtype="auto", top=5, max_pixels=MAX_PIXEL
     dtypes = FORMATS[format].dtypes
     if dtype not in ("auto", *dtypes):
         raise UserError(f"--dtype {dtype} is not for --format {format}: choose from {', '.join(dtypes)}.")
-    if top < 1:
-        raise UserError(f"--top {top} is too small: give 1 or more.")
-    if max_pixels < MINIMUM_PIXELS:
-        raise UserError(f"--max-pixels {max_pixels} is too small: give {MINIMUM_PIXELS} or more.")
+    limits = (("--top", top, 1, math.inf), ("--max-pixels", max_pixels, MINIMUM_PIXELS, MAXIMUM_PIXELS))
+    for flag, value, least, most in limits:
+        if value is not None and format != "saved_model":
+            raise UserError(f"{flag} {value} is for --format saved_model, not {format}: leave it out.")
+        if value is not None and value < least:
+            raise UserError(f"{flag} {value} is too small: give {least} or more.")
+        if value is not None and value > most:
+            raise UserError(f"{flag} {value} is too large: give {most} or less.")
     if folder.exists() and not overwrite:
         raise UserError(f"{folder} exists: name another folder, or add --overwrite.")
     if folder.exists() and not (folder / ASSETS / EXPORT).is_file():
@@ -139,8 +148,17 @@ def check_arguments(folder, format, *, dtype="auto", top=5, max_pixels=MAX_PIXEL
         )
 
 
+def _config_of(source):
+    """config.json of the run that a source is, or lies in, or None."""
+    folder = Path(source).resolve()
+    for recorded in (folder / "config.json", *(parent / "config.json" for parent in folder.parents[:2])):
+        if recorded.is_file() and "flags" in (content := record.read_json(recorded)):
+            return content
+    return None
+
+
 def _check_answer(expected, card):
-    """Raises `ValueError` if a network does not give what its card says, or what is not finite."""
+    """Raises `ValueError` if a network does not give what its card says, `UserError` if it gives NaN."""
     if not all(np.isfinite(values).all() for values in expected.values()):
         raise UserError("The network gives NaN for a picture: its weights are damaged.")
     if card.labels is None:
@@ -157,7 +175,7 @@ def _check_answer(expected, card):
 def _write_assets(folder, name, card, content, config, expected):
     (folder / CARD).write_text(card.to_json())
     if card.labels is not None:
-        names = "".join(f"{name}\n" for name, _ in labels.classes(card.labels))
+        names = "".join(" ".join(name.splitlines()) + "\n" for name, _ in labels.classes(card.labels))
         (folder / CLASS_NAMES).write_text(names, encoding="utf-8", newline="\n")
     for file, values in ((EXPORT, content), ("config.json", config)):
         if values is not None:

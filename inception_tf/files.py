@@ -30,7 +30,7 @@ def folder_written_beside(path, overwrite=False):
         overwrite: whether it may replace a folder that is there.
 
     Raises:
-        FileExistsError: it may not, and `path` is there.
+        FileExistsError: it may not, and `path` is there; or another process is writing it.
     """
     path = Path(path)
     beside, before = (path.with_name(f".{path.name}.{name}") for name in ("partial", "before"))
@@ -41,14 +41,36 @@ def folder_written_beside(path, overwrite=False):
         for left in (beside, before):
             shutil.rmtree(left, ignore_errors=True)
 
-    settle()
+    beside.mkdir(parents=True, exist_ok=True)
+    with _locked(beside):
+        settle()
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists")
-    beside.mkdir(parents=True)
+    beside.mkdir()
+    with _locked(beside):
+        try:
+            yield beside
+            if path.exists():
+                os.replace(path, before)
+            os.replace(beside, path)
+        finally:
+            settle()
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Within it no other process has a folder locked; where there are no locks, nothing is done."""
     try:
-        yield beside
-        if path.exists():
-            os.replace(path, before)
-        os.replace(beside, path)
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError("another process is writing it") from error
+        yield
     finally:
-        settle()
+        os.close(descriptor)

@@ -159,7 +159,7 @@ def test_an_ensemble_of_other_sizes_scales_and_orders_of_classes(crops, place, p
     for i in wrong:
         mistake = predicted[str(pictures[0][i])]
         assert mistake["true"] == COMMON[pictures[1][i]] and mistake["predicted"] == COMMON[mean[i].argmax()]
-        assert math.isclose(mistake["confidence"], mean[i].max(), abs_tol=1e-5)
+        assert math.isclose(mistake["confidence"], mean[i].max(), abs_tol=5e-5)
     confidences = [mistake["confidence"] for mistake in found["mistakes"]]
     assert confidences == sorted(confidences, reverse=True)
     assert without_circumstances(json.loads((tmp_path / "found.json").read_text())) == (

@@ -53,10 +53,13 @@ def run(capsys):
 def test_a_folder_that_serves(place, network, run, monkeypatch):
     monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
     status, out, error = run("flowers.v2.keras")
-    folder = place / "exports" / "flowers-saved_model"
-    assert status == 0 and "flowers.v2.keras is exported to exports/flowers-saved_model: saved_model" in out
+    folder = place / "exports" / "flowers.v2.keras-saved_model"
+    assert (
+        status == 0
+        and "flowers.v2.keras is exported to exports/flowers.v2.keras-saved_model: saved_model" in out
+    )
     assert "float32 (this machine has no instructions for bfloat16)" in out and "Traceback" not in error
-    assert "exports/flowers-saved_model/assets.extra/README.md" in out
+    assert "exports/flowers.v2.keras-saved_model/assets.extra/README.md" in out
     answer, card = saved_models.load(folder)
     images = np.random.default_rng(0).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype("float32")
     assert card.labels == CARD.labels
@@ -103,6 +106,11 @@ MISTAKES = {
     "no classes": (["flowers.v2.keras", "--top", "0"], "--top 0 is too small: give 1 or more"),
     "no number of classes": (["flowers.v2.keras", "--top", "many"], "--top"),
     "no pixels": (["flowers.v2.keras", "--max-pixels", "1"], "--max-pixels 1 is too small: give 4 or more"),
+    "too many pixels": (["flowers.v2.keras", "--max-pixels", "9" * 20], "give 100000000 or less"),
+    "top of ONNX": (
+        ["flowers.v2.keras", "--format", "onnx", "--top", "3"],
+        "--top 3 is for --format saved_model",
+    ),
     "less than none": (["flowers.v2.keras", "--max-pixels", "-5"], "--max-pixels -5 is too small"),
     "what exists": (["flowers.v2.keras", "--output", "."], "exists: name another folder, or add --overwrite"),
     "what is no export": (["flowers.v2.keras", "--output", ".", "--overwrite"], "is no exported network"),

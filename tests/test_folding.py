@@ -237,7 +237,7 @@ def test_a_network_of_mixed_bfloat16():
 def test_without_pooled_features():
     image = keras.Input((9, 9, 3))
     model = keras.Model(image, layers.Dense(3)(layers.Flatten()(image)), name="flat")
-    with pytest.raises(ValueError, match="flat cannot be exported: it has no pooled features"):
+    with pytest.raises(ValueError, match="flat cannot be exported: it has no GlobalAveragePooling2D"):
         fold(model)
 
 

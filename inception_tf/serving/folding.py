@@ -4,6 +4,7 @@ Between a convolution and its ReLU stands nothing but its bias: batch norm, the 
 scale of the pixels go into kernel and bias. Plain Keras 3, on any backend.
 """
 
+import collections
 import dataclasses
 
 import keras
@@ -33,26 +34,40 @@ def fold(model, dtype="float32", scale="inception", output="probabilities"):
         and `features`, [batch, channels], which it has pooled; both float32.
 
     Raises:
-        ValueError: `model` has no `GlobalAveragePooling2D`.
+        ValueError: `model` has no `GlobalAveragePooling2D`, or operations that are no layers.
     """
-    pools = [layer for layer in model.layers if isinstance(layer, FLOAT32_FROM)]
-    if not pools:
-        raise ValueError(f"{model.name} cannot be exported: it has no pooled features.")
-    model = keras.Model(model.input, [model.outputs[0], pools[0].output], name=model.name)
+    model = with_features(model)
     pixels = keras.Input(model.input_shape[1:], dtype="float32", name="pixels")
-    folded = {id(model.inputs[0]): _scaled(pixels, scale)}
-    built = _Layers(dtype)
+    taken = collections.Counter(id(each) for layer in model.layers for each in _inputs(layer))
+    scaled = _scaled(pixels, scale)
+    folded = {id(model.inputs[0]): scaled}
+    built = _Layers(dtype, {id(pixels), id(scaled)})
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        given = layer.input if isinstance(layer.input, list) else [layer.input]
-        folded[id(layer.output)] = _fold(layer, [folded[id(each)] for each in given], built)
+        value = _fold(layer, [folded[id(each)] for each in _inputs(layer)], built)
+        folded[id(layer.output)] = built.tensor(value) if taken[id(layer.output)] > 1 else value
     answer, features = (built.tensor(folded[id(tensor)]) for tensor in model.outputs)
     network = keras.Model(pixels, {output: answer, "features": features}, name=model.name)
     for layer in network.layers:
         if layer.name in built.weights:
             layer.set_weights(built.weights[layer.name])
     return network
+
+
+def with_features(model):
+    """A model from the input of `model` to its first output and to its last map, pooled."""
+    main = keras.Model(model.input, model.outputs[0], name=model.name)
+    pools = [layer for layer in main.layers if isinstance(layer, FLOAT32_FROM)]
+    if not pools:
+        raise ValueError(f"{model.name} cannot be exported: it has no GlobalAveragePooling2D.")
+    if len(main.layers) < len(main.operations):
+        raise ValueError(f"{model.name} cannot be exported: it has operations that are no layers.")
+    return keras.Model(model.input, [model.outputs[0], pools[-1].output], name=model.name)
+
+
+def _inputs(layer):
+    return layer.input if isinstance(layer.input, list) else [layer.input]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,7 +134,7 @@ def _linear(layer, value, built):
     if isinstance(value, _Pooled) and pointwise:
         return _Linear(layer, value.value, kernel, bias, value.pool)
     # Padding is 0 after the scaling: where there is some, the offset does not go into the bias.
-    if isinstance(value, _Pixels) and kernel.ndim == 4 and layer.padding == "valid":
+    if isinstance(value, _Pixels) and kernel.shape[2:3] == (3,) and layer.padding == "valid":
         bias = bias + np.einsum("hwio,i->o", kernel, value.offset)
         return _Linear(layer, value.tensor, kernel * value.factor[:, None], bias)
     return _Linear(layer, built.tensor(value), kernel, bias)
@@ -141,12 +156,17 @@ def _array(variable):
 class _Layers:
     """The layers of the folded network as they are made.
 
+    Args:
+        dtype: of most.
+        pixels: the ids of tensors of pixels.
+
     Attributes:
         weights: of those that have some, by name.
     """
 
-    def __init__(self, dtype):
+    def __init__(self, dtype, pixels):
         self.weights = {}
+        self._pixels = pixels
         self._dtype = dtype
         self._tensors = {}
 
@@ -170,7 +190,9 @@ class _Layers:
     def _made(self, value):
         if isinstance(value, _Pixels):
             factor, offset = value.factor.tolist(), value.offset.tolist()
-            return keras.layers.Rescaling(factor, offset, dtype="float32", name="scale")(value.tensor)
+            output = keras.layers.Rescaling(factor, offset, dtype="float32", name="scale")(value.tensor)
+            self._pixels.add(id(output))
+            return output
         if isinstance(value, _Pooled):
             return self.apply(value.pool, [self.tensor(value.value)])
         self.weights[value.layer.name] = [value.kernel, value.bias]
@@ -180,5 +202,5 @@ class _Layers:
     def _dtype_of(self, layer, tensors):
         """float32 for the pixels, for the last pooling, and for all after it, which has no more maps."""
         maps = all(len(tensor.shape) == 4 for tensor in tensors)
-        first = any(tensor.name in ("pixels", "scale") for tensor in tensors)
+        first = any(id(tensor) in self._pixels for tensor in tensors)
         return "float32" if first or not maps or isinstance(layer, FLOAT32_FROM) else self._dtype

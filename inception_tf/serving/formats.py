@@ -1,6 +1,7 @@
 """The formats of an exported network: how each is written, and what it can hold."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 
@@ -16,18 +17,24 @@ class Format:
 
     Attributes:
         name: as people know it.
-        write: function (network, card, folder, top, max_pixels) that writes files into a folder.
+        write: function (network, card, folder, content) that writes files into a folder; `content` is that of
+            export.json.
         packages: what it needs to be written and checked, by the names that are imported.
         extra: of this package, which installs them.
-        dtypes: in which its runtime can compute; the weights of the first are kept.
+        dtypes: in which its runtime can compute.
+        keeps_bfloat16: whether it keeps weights in bfloat16; else they are kept in float32.
     """
 
     name: str
     write: Callable
     packages: tuple[str, ...] = ()
     extra: str | None = None
-    keeps_bfloat16: bool = False
     dtypes: tuple[str, ...] = ("float32",)
+    keeps_bfloat16: bool = False
+
+    def versions(self):
+        """Of the packages."""
+        return {name: importlib.metadata.version(name.replace("_", "-")) for name in self.packages}
 
     def check_installed(self):
         """Raises `UserError` if a package that it needs is not there."""
@@ -38,8 +45,12 @@ class Format:
             )
 
 
+def _write_saved_model(network, card, folder, content):
+    saved_model.write(network, card, folder, content["top"], content["max_pixels"])
+
+
 def _by_keras(format, file):
-    def write(network, card, folder, top, max_pixels):
+    def write(network, card, folder, content):
         network(keras.ops.zeros((1, card.size, card.size, 3)))  # Keras's ONNX wants one that was called
         network.export(str(folder / file), format=format, verbose=False)
 
@@ -48,7 +59,7 @@ def _by_keras(format, file):
 
 BOTH = ("float32", "bfloat16")
 FORMATS = {
-    "saved_model": Format("SavedModel", saved_model.write, dtypes=BOTH, keeps_bfloat16=True),
+    "saved_model": Format("SavedModel", _write_saved_model, dtypes=BOTH, keeps_bfloat16=True),
     "openvino": Format(
         "OpenVINO", _by_keras("openvino", "model.xml"), ("openvino",), "openvino", dtypes=BOTH
     ),

@@ -1,7 +1,5 @@
 """The README.md of an exported network."""
 
-from inception_tf.serving.golden import TOLERANCES
-
 SAVED_MODEL = """\
 ```python
 import tensorflow as tf
@@ -18,9 +16,10 @@ with open("cat.jpg", "rb") as file:
 | `tensors` | float32 [n, {size}, {size}, 3], scaled | the same |
 | `features` | string [n], the bytes of JPEG and PNG files | `features`, float32 [n, {channels}] |
 
-Pictures of any size are cropped, resized and scaled inside, turned as the camera says, and white where they
+Pictures of any size are cropped, resized and scaled inside, turned as their EXIF says, and white where they
 are transparent. A request with a picture that is none, or that has more than {max_pixels:,} pixels, fails as
-a whole and says which it is; the next one is answered.
+a whole and says which it is (of one that is cut off or damaged TensorFlow says so, and not which); the next
+one is answered.
 
 On CPUs, in a process that does nothing but serve, set `TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1` before TensorFlow
 is imported, or in the environment of TensorFlow Serving: the weights are then put in order once, not at each
@@ -30,7 +29,8 @@ TensorFlow Serving takes this folder as a version of a model, as `models/{networ
 `{{"b64": "..."}}`:
 
 ```sh
-curl -d '{{"instances": [{{"b64": "'$(base64 -w0 cat.jpg)'"}}]}}' localhost:8501/v1/models/{network}:predict
+(printf '{{"instances": [{{"b64": "'; base64 -w0 cat.jpg; printf '"}}]}}') |
+    curl -d @- localhost:8501/v1/models/{network}:predict
 ```
 """
 OPENVINO = """\
@@ -58,7 +58,8 @@ answer = Interpreter("{name}/model.tflite").get_signature_runner()(pixels=pixels
 """
 FROM_PIXELS = """
 `pixels` are float32 [n, {size}, {size}, 3], RGB in [0, 255], not scaled: {preprocessing}. The answers are
-`{first}`, float32 [n, {count}], and `features`, float32 [n, {channels}].
+`{first}`, float32 [n, {count}], and `features`, float32 [n, {channels}]. Nothing is checked.
+A batch to begin with is `pixels = numpy.load("{name}/assets.extra/golden.npz")["pixels"]`.
 """
 TEMPLATES = {
     "saved_model": SAVED_MODEL,
@@ -81,10 +82,8 @@ def text(name, card, content, golden):
     count, channels = golden[first].shape[-1], golden["features"].shape[-1]
     gives = f"`{first}`, float32 [n, {count}]"
     if card.labels is not None:
-        k = min(content["top"], count)
         gives += (
-            f"; of the likeliest classes `top_probabilities`, `top_classes` (their columns) and `top_names`, "
-            f"[n, {k}]"
+            "; of the likeliest `top_probabilities`, `top_classes` (their columns) and `top_names`, [n, k]"
         )
     how = card.preprocessing
     body = TEMPLATES[content["format"]].format(
@@ -96,7 +95,7 @@ def text(name, card, content, golden):
         gives=gives,
         count=count,
         channels=channels,
-        max_pixels=content["max_pixels"],
+        max_pixels=content.get("max_pixels"),
         hint={"float32": "f32", "bfloat16": "bf16"}[content["dtype"]],
         preprocessing=f"a {how.crop} crop of {how.central_fraction:g}, resized ({how.resize})",
     )
@@ -110,5 +109,5 @@ resize: {how.resize}, scale: {how.scale}), `class_names.txt` the classes in orde
 
 `golden.npz` holds a picture, as a PNG file (`encoded`), as it is (`picture`), resized (`pixels`) and scaled
 (`tensors`), and what the trained network says of it. A fresh process that loaded this export differed from
-that by at most {max(content["differences"].values()):.1e}; {TOLERANCES[content["dtype"]]:g} was tolerated.
+that by at most {max(content["differences"].values()):.1e}.
 """

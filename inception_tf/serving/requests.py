@@ -10,10 +10,11 @@ from inception_tf import inputs
 from inception_tf.data.pictures import MINIMUM_PIXELS
 from inception_tf.data.preprocessing import evaluation_pixels
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # what has the size comes first, as it must
 JPEG = b"\xff\xd8\xff"
-EXIF, PNG_EXIF = b"Exif\0\0", b"eXIf"  # what stands before the data of EXIF
-EXIF_WITHIN = 65536  # bytes of a file that are searched for it: it comes early, and in one segment
+# What stands before the data of EXIF; None is any byte.
+JPEG_EXIF, PNG_EXIF = (0xFF, 0xE1, None, None, *b"Exif\0\0"), tuple(b"eXIf")
+EXIF_WITHIN = 2**17  # bytes of a file that are searched for it: it comes early
 ORIENTATION = 0x0112
 # By EXIF's orientation, 0 to 8: whether height and width change places, then what is turned round.
 TRANSPOSED = [False, False, False, False, False, True, True, True, True]
@@ -24,8 +25,8 @@ MIRRORED = [False, False, True, True, False, False, True, True, False]
 def from_encoded(images, size, preprocessing, max_pixels):
     """The network's pixels of encoded pictures, which are read as in training and in prediction.
 
-    They are turned as the camera says, and white where they are transparent. A JPEG file that is cut off
-    further on is known only when it is decoded: that error is TensorFlow's, and names no position.
+    They are turned as their EXIF says, and white where they are transparent. A file that is cut off or
+    damaged is known only when it is decoded: that error is TensorFlow's, and names no position.
 
     Args:
         images: string [n], the bytes of JPEG and PNG files.
@@ -93,32 +94,29 @@ def _unscaled(images, scale):
 def _shaped(images, shape):
     """The images; an error if they are none, or of another shape."""
     images = tf.ensure_shape(images, shape)
-    message = "images are none: give one or more"
-    with tf.control_dependencies([_assert(tf.size(images) > 0, message)]):
+    with tf.control_dependencies([_assert(tf.size(images) > 0, "images are none: give one or more")]):
         return tf.identity(images)
 
 
 def _checked(images, is_right, wrong):
     """The images; an error if some, by a bool for each, are what is said of them."""
     positions = tf.where(~is_right)[:, 0]
-    message = tf.strings.format(f"images at {{}} are {wrong}", positions)
-    with tf.control_dependencies([_assert(tf.reduce_all(is_right), message)]):
+    assertion = _assert(tf.reduce_all(is_right), "images at", positions, f"are {wrong}")
+    with tf.control_dependencies([assertion]):
         return tf.identity(images)
 
 
-def _assert(condition, message):
-    return tf.raw_ops.Assert(condition=condition, data=[message])
+def _assert(condition, *sentence):
+    return tf.raw_ops.Assert(condition=condition, data=sentence)
 
 
 def _sized(image, number, height, width, max_pixels):
     """The image; an error if it has more pixels, or fewer than any picture has."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     is_right = (pixels >= MINIMUM_PIXELS) & (pixels <= max_pixels)
-    message = tf.strings.format(
-        f"images at [{{}}] are {{}} x {{}} pixels, not {MINIMUM_PIXELS} to {max_pixels}",
-        (number, width, height),
-    )
-    with tf.control_dependencies([_assert(is_right, message)]):
+    wanted = f"pixels, not {MINIMUM_PIXELS} to {max_pixels}"
+    assertion = _assert(is_right, "images at", number, "are", width, "x", height, wanted)
+    with tf.control_dependencies([assertion]):
         return tf.identity(image)
 
 
@@ -129,7 +127,7 @@ def _read_png(number, image, head, max_pixels):
     colour, alpha = pixels[..., :3], pixels[..., 3:]
     # Of a file without transparency and of fewer than 8 bits, TensorFlow's alpha is 2 ** bits - 1, not 255.
     bits = tf.minimum(tf.cast(head[24], tf.int32), 8)
-    opaque = tf.cast(tf.bitwise.left_shift(1, bits) - 1, tf.uint8)
+    opaque = tf.cast(2**bits - 1, tf.uint8)
     pixels = tf.cond(tf.reduce_all(alpha == opaque), lambda: colour, lambda: _on_white(colour, alpha))
     return _turned(pixels, _orientation(image, PNG_EXIF))
 
@@ -143,7 +141,7 @@ def _read_jpeg(number, image, max_pixels):
     height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image))
     image = _sized(image, number, height, width, max_pixels)
     pixels = tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")  # as Pillow
-    return _turned(pixels, _orientation(image, EXIF))
+    return _turned(pixels, _orientation(image, JPEG_EXIF))
 
 
 def _turned(pixels, turn):
@@ -158,14 +156,15 @@ def _orientation(image, mark):
     content = tf.io.decode_raw(image, tf.uint8, fixed_length=EXIF_WITHIN)
     starts = content[: 1 - len(mark)] == mark[0]
     for i, byte in enumerate(mark[1:], 1):
-        starts &= content[i : i - len(mark) + 1 or None] == byte
+        if byte is not None:
+            starts &= content[i : i - len(mark) + 1 or None] == byte
     found = tf.where(starts)[:1, 0] + len(mark)
     return tf.cond(tf.size(found) > 0, lambda: _orientation_at(content, found[0]), lambda: 1)
 
 
 def _orientation_at(content, start):
     """The orientation that a TIFF directory has, which starts at a byte."""
-    is_big = content[start] == ord("M")
+    is_big = _integer(content, start, 1, True) == ord("M")
     directory = start + _integer(content, start + 4, 4, is_big)
     count = tf.minimum(_integer(content, directory, 2, is_big), EXIF_WITHIN // 12)
     entries = directory + 2 + 12 * tf.range(count)

@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 
+OUTPUTS = {"probabilities", "embeddings", "features"}
+
 
 def saved_model(folder, dtype, golden):
     import tensorflow as tf
@@ -57,5 +59,8 @@ if __name__ == "__main__":
     for output, value in globals()[name](folder, dtype, golden).items():
         expected = golden.get(output.rpartition("/")[2])
         if expected is not None:
+            assert value.shape == expected.shape, f"{output} has the shape {value.shape}"
             found[output] = float(np.abs(value - expected).max() / max(1, np.abs(expected).max()))
+    missing = OUTPUTS & golden.keys() - {output.rpartition("/")[2] for output in found}
+    assert not missing, f"it does not give {missing}"
     print(json.dumps(found))
