@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import served
+import tensorflow as tf
 from served import CARD
 
 from inception_tf import export, saved_models
@@ -193,3 +195,29 @@ def test_auto_is_bfloat16_where_the_machine_has_it(network, tmp_path, monkeypatc
     content = export.export(network, CARD, tmp_path / "small")
     assert content["dtype"] == ("bfloat16" if capable else "float32")
     assert content["computes_bfloat16"] is capable
+
+
+def test_two_at_once(tmp_path):
+    with folder_written_beside(tmp_path / "one") as first:
+        (first / "file").write_text("first")
+        with pytest.raises(FileExistsError, match="another process"), folder_written_beside(tmp_path / "one"):
+            pass
+    assert contents(tmp_path) == {"one/file": b"first"}
+
+
+def test_by_a_link(network, tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    export.export(network, CARD, target, dtype="float32")
+    link.symlink_to(target)
+    export.export(network, CARD, link, dtype="bfloat16", overwrite=True)
+    assert link.is_symlink() and '"bfloat16"' in (target / "assets.extra" / "export.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
+
+
+def test_compiled(network, tmp_path):
+    """As evaluation on a TPU would have it."""
+    export.export(network, CARD, tmp_path / "small", dtype="float32")
+    answer, _ = saved_models.load(tmp_path / "small")
+    images = np.random.default_rng(0).uniform(-1, 1, (2, served.SIZE, served.SIZE, 3)).astype("float32")
+    compiled = tf.function(answer, jit_compile=True)(images)
+    np.testing.assert_allclose(compiled, network(images, training=False), atol=1e-5)

@@ -282,3 +282,24 @@ def test_folds_on_jax():
         timeout=300,
     )
     assert child.returncode == 0, child.stderr[-3000:]
+
+
+def test_the_last_pool_has_the_features():
+    image = keras.Input((9, 9, 3))
+    x = keras.layers.Conv2D(4, 1, name="conv")(image)
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = keras.layers.Multiply()([x, keras.layers.Activation("sigmoid")(gate)])
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 1, name="other")(x))
+    model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(pooled))
+    assert fold(model)(np.zeros((2, 9, 9, 3)))["features"].shape == (2, 5)
+
+
+@pytest.mark.parametrize("scale, padding", [("inception", "same"), ("prewhiten", "valid")])
+def test_the_first_convolution_computes_in_float32(scale, padding):
+    image = keras.Input((9, 9, 3))
+    x = keras.layers.Conv2D(4, 3, padding=padding, name="first")(image)
+    x = keras.layers.Conv2D(4, 3, name="second")(keras.layers.ReLU()(x))
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    network = fold(keras.Model(image, keras.layers.Dense(2)(pooled)), "bfloat16", scale)
+    dtypes = {layer.name: layer.compute_dtype for layer in network.layers}
+    assert (dtypes["first"], dtypes["second"]) == ("float32", "bfloat16")

@@ -49,6 +49,14 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + head + zlib.crc32(head).to_bytes(4, "big")
 
 
+def disguised_png_of(width, height):
+    """The same, after a chunk that libpng skips, which has a small size where the size should be."""
+    chunk = b"juNk" + (9).to_bytes(4, "big") * 2
+    chunk = (8).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    content = png_of(width, height)
+    return content[:8] + chunk + content[8:]
+
+
 def jpeg_of(width, height):
     """A small JPEG file whose header says another size."""
     content = bytearray(encoded(scene(), "JPEG"))
@@ -68,6 +76,7 @@ BAD = {  # and what is said of the one that is bad
         png_of(10_000, 10_001),
         r"images at\] \[1\] \[are\] \[10000\] \[x\] \[10001\] \[pixels, not 4",
     ),
+    "121 megapixels, disguised": (disguised_png_of(11_000, 11_000), r"\[1\] \[are neither JPEG nor PNG"),
     "4 gigapixels of JPEG": (
         jpeg_of(65_500, 65_500),
         r"images at\] \[1\] \[are\] \[65500\] \[x\] \[65500\] \[pixels, not 4 to",

@@ -330,3 +330,12 @@ def test_no_matter_what_exif_has():
             damaged[place] = random.integers(0, 256)
         found = read(encoded(scene(), "JPEG", exif=EXIF + bytes(damaged)))
         assert found.shape == (SIZE, SIZE, 3) and np.isfinite(found).all()
+
+
+def test_exif_is_found_behind_other_segments():
+    comment = b"\xff\xfe" + (2 + 20).to_bytes(2, "big") + EXIF + bytes(14)
+    profile = b"\xff\xe2" + (2 + 60_000).to_bytes(2, "big") + bytes(60_000)
+    content = encoded(scene(), "JPEG", exif=EXIF + orientations("MM", 6))
+    for before in (comment, profile):
+        check_read_as(content[:2] + before + content[2:], turned_by_pillow(content))
+    read(content[:2] + b"\xff\xfe" + (60_000).to_bytes(2, "big") + EXIF * 9_999 + bytes(4) + content[2:])
