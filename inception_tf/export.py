@@ -58,7 +58,8 @@ def export(
         the content of export.json, a dict.
 
     Raises:
-        UserError: an argument is wrong, the folder is there or cannot be written, the network gives NaN.
+        UserError: an argument is wrong, the folder is there, or the network gives NaN.
+        OSError, tf.errors.OpError: the folder cannot be written.
         ValueError: `model` cannot be folded, or its answers are not what `card` says.
         RuntimeError: the exported network does not say what `model` says. It is not kept then.
     """
@@ -81,17 +82,13 @@ def export(
     network = folding.fold(model, kept, card.preprocessing.scale, output)
     expected = golden.make(model, card, output)
     _check_answer(expected, card)
-    try:
-        with folder_written_beside(folder, overwrite) as beside:
-            kind.write(network, card, beside, content)
-            assets = beside / ASSETS
-            assets.mkdir()
-            np.savez(assets / "golden.npz", **expected)
-            content["differences"] = golden.differences(beside, format, dtype, assets / "golden.npz")
-            _write_assets(beside, folder.name, card, content, config, expected)
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise UserError(f"{folder} cannot be written ({reason}): name another folder.") from error
+    with folder_written_beside(folder, overwrite) as beside:
+        kind.write(network, card, beside, content)
+        assets = beside / ASSETS
+        assets.mkdir()
+        np.savez(assets / "golden.npz", **expected)
+        content["differences"] = golden.differences(beside, format, dtype, assets / "golden.npz")
+        _write_assets(beside, folder.name, card, content, config, expected)
     return content
 
 
@@ -109,7 +106,7 @@ def export_source(source, folder=None, *, network=None, format="saved_model", **
         the folder, and the content of export.json.
 
     Raises:
-        UserError: as `export` does; or there are no such weights.
+        UserError: as `export` does; or there are no such weights, or the folder cannot be written.
     """
     if folder is None:
         folder = Path("exports", "-".join(filter(None, (network, Path(source).resolve().name, format))))
@@ -120,7 +117,12 @@ def export_source(source, folder=None, *, network=None, format="saved_model", **
     model, card = prediction.load(source, network)
     if card.labels is None and any(layer.name == "logits" for layer in model.layers):  # people without names
         card = dataclasses.replace(card, labels=prediction.numbered(model.output_shape[-1]))
-    return folder, export(model, card, folder, format=format, config=_config_of(source), **options)
+    config = _config_of(source)
+    try:
+        return folder, export(model, card, folder, format=format, config=config, **options)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"{folder} cannot be written ({reason}): name another folder.") from error
 
 
 def check_arguments(folder, format, *, dtype="auto", top=None, max_pixels=None, overwrite=False):

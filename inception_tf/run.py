@@ -360,7 +360,9 @@ class Run:
             )
         self._say(sentence("Averaged weights", results))
         averages = self._trainer.average.values()
-        results["saved_model_difference"] = leave_behind(self._task, averages, run.path, run.read_metrics())
+        with run.writing():
+            difference = leave_behind(self._task, averages, run.path, run.read_metrics())
+        results["saved_model_difference"] = difference
         run.write_results(results)
         self._say(f"All of it is in {run.path}")
         return results

@@ -107,11 +107,11 @@ class RunDirectory:
 
     def _write(self, name, content):
         if self._writes:
-            with self._writing():
+            with self.writing():
                 record.write_json(self.path / name, content)
 
     @contextlib.contextmanager
-    def _writing(self):
+    def writing(self):
         """Within it an error is a sentence; a folder that has vanished is made again."""
         try:
             if not self.path.is_dir():
@@ -197,7 +197,7 @@ class RunDirectory:
         """
         if not self._writes:
             return
-        with self._writing():
+        with self.writing():
             with self._metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             with self._events.as_default(row["step"]):
@@ -224,5 +224,5 @@ class RunDirectory:
         if not self._writes:
             return
         kept = [row for row in self.read_metrics() if row["step"] <= step]
-        with self._writing(), written_beside(self._metrics) as beside:
+        with self.writing(), written_beside(self._metrics) as beside:
             beside.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -111,6 +111,10 @@ MISTAKES = {
         ["flowers.v2.keras", "--format", "onnx", "--top", "3"],
         "--top 3 is for --format saved_model",
     ),
+    "no place": (
+        ["flowers.v2.keras", "--output", "/proc/none/small"],
+        "cannot be written .*name another folder",
+    ),
     "less than none": (["flowers.v2.keras", "--max-pixels", "-5"], "--max-pixels -5 is too small"),
     "what exists": (["flowers.v2.keras", "--output", "."], "exists: name another folder, or add --overwrite"),
     "what is no export": (["flowers.v2.keras", "--output", ".", "--overwrite"], "is no exported network"),

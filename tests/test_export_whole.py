@@ -60,7 +60,7 @@ def test_an_error_half_way_keeps_the_old_one(network, tmp_path, monkeypatch, err
 
     with monkeypatch.context() as patch:
         patch.setattr(golden, "differences", fails)
-        with pytest.raises(UserError if error is OSError else error, match="half-way"):
+        with pytest.raises(error, match="half-way"):
             export.export(network, CARD, folder, overwrite=True)
     assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
     assert export.export(network, CARD, folder, dtype="float32", top=4, overwrite=True)["top"] == 4
@@ -154,10 +154,9 @@ def test_a_failed_move_brings_the_old_one_back(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(network, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="small cannot be written .*: name another folder"):
-        export.export(network, CARD, tmp_path / "file" / "small")
-    with pytest.raises(UserError, match="cannot be written"):
-        export.export(network, CARD, Path("/proc/none/small"))
+    for folder in (tmp_path / "file" / "small", Path("/proc/none/small")):
+        with pytest.raises(OSError):
+            export.export(network, CARD, folder)
     assert (tmp_path / "file").read_text() == ""
 
 
