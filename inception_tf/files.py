@@ -59,18 +59,26 @@ def folder_written_beside(path, overwrite=False):
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Within it no other process has a folder locked; where there are no locks, nothing is done."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    """Within it a folder is locked; FileExistsError if another process has it locked."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FileExistsError("another process is writing it") from error
+        if not lock(descriptor):
+            raise FileExistsError("another process is writing it")
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(file):
+    """Locks an open file until it is closed; False if another process has it; True where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

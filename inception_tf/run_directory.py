@@ -12,7 +12,7 @@ import tensorflow as tf
 from inception_tf import record
 from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.errors import TryAgainError, UserError, without_operations
-from inception_tf.files import written_beside
+from inception_tf.files import lock, written_beside
 
 # Flags that may differ when a run is resumed: where it runs, how often it saves and says so, and how many
 # images it does without, as the others stay where they are.
@@ -169,20 +169,10 @@ class RunDirectory:
                 self._write(name, content)
 
     def _take_lock(self):
-        """Two processes are not to write one run; where files cannot be locked nothing is done."""
-        try:
-            import fcntl
-        except ImportError:
-            return
+        """Two processes are not to write one run."""
         self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"--run-dir {self.path} is in use: another process trains in it; end that first."
-            ) from error
-        except OSError:
-            pass
+        if not lock(self._lock):
+            raise UserError(f"--run-dir {self.path} is in use: another process trains in it; end that first.")
 
     def close(self):
         """Lets another process write."""

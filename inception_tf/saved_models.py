@@ -14,7 +14,8 @@ CARD = "assets.extra/card.json"
 CLASS_NAMES = "assets.extra/class_names.txt"
 GRAPH = "saved_model.pb"
 # What may run: a SavedModel is a program, and others of TensorFlow's operations, with state or without, read
-# and write files, run Python, or end the process.
+# and write files, run Python, or end the process. Memory and time are not looked after: a network may take
+# more of them than there is, and a loop may have no end.
 OPERATIONS = """
     PartitionedCall StatefulPartitionedCall If StatelessIf While StatelessWhile ReadVariableOp Assert
     Const Identity IdentityN NoOp StopGradient EnsureShape Cast Fill OnesLike ZerosLike Range Shape Size
