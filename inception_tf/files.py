@@ -70,7 +70,7 @@ def _locked(folder):
 
 
 def lock(file):
-    """Locks an open file until it is closed; False if another process has it; True where there are no locks."""
+    """Locks an open file until it is closed; False if another process has. Without locks: True."""
     try:
         import fcntl
     except ImportError:
