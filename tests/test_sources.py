@@ -22,7 +22,8 @@ from inception_tf.errors import UserError
 def _small_network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
     inputs = x = keras.Input(input_shape, name="image")
     x = keras.layers.Conv2D(4, 5, strides=8, name="conv")(x)
-    x = keras.layers.Flatten(name="average_pool")(x)
+    x = keras.layers.Reshape((1, 1, -1))(x)
+    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
     x = keras.layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x), name="small")
 

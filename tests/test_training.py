@@ -267,7 +267,8 @@ def test_a_signal_while_the_network_is_built_saves_step_0(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("difference", [0.5, float("nan")])
 def test_a_saved_model_that_differs_is_no_success(tmp_path, monkeypatch, difference):
-    answer = types.SimpleNamespace(returncode=0, stdout=json.dumps({"a": 0.0, "b": difference, "c": 0.0}))
+    found = {"pixels/probabilities": 0.0, "tensors/probabilities": difference, "features/features": 0.0}
+    answer = types.SimpleNamespace(returncode=0, stdout=json.dumps(found))
     monkeypatch.setattr(golden, "subprocess", types.SimpleNamespace(run=lambda *_, **__: answer))
     with pytest.raises(RuntimeError, match="differs"):
         training.train(_config(tmp_path / "run"))
