@@ -30,6 +30,15 @@ class LayerOptions:
         """Filters after the width multiplier: at least 16, as in slim."""
         return max(16, int(filters * self.width_multiplier))
 
+    def batch_norm(self, name):
+        """Batch norm with these options."""
+        return keras.layers.BatchNormalization(
+            momentum=self.batch_norm_momentum,
+            epsilon=self.batch_norm_epsilon,
+            scale=self.batch_norm_gamma,
+            name=name,
+        )
+
 
 def conv(filters, kernel_size, *, padding, strides=1):
     """Convolution without bias, batch norm, ReLU; `kernel_size` is one number or (height, width)."""
@@ -46,12 +55,7 @@ def conv(filters, kernel_size, *, padding, strides=1):
             kernel_initializer="he_normal",
             name=f"{name}_conv",
         )(x)
-        x = keras.layers.BatchNormalization(
-            momentum=options.batch_norm_momentum,
-            epsilon=options.batch_norm_epsilon,
-            scale=options.batch_norm_gamma,
-            name=f"{name}_bn",
-        )(x)
+        x = options.batch_norm(f"{name}_bn")(x)
         return keras.layers.Activation("relu", name=name)(x)
 
     return step
@@ -96,8 +100,11 @@ class Block:
         """Filter concatenation of the branches, in this order."""
         return self._concat(branches, self.name)
 
-    def residual_sum(self, x, *branches, scale, activation="relu"):
-        """`activation(x + scale * linear(concat(branches)))`: Figure 20; no batch norm (section 3.2)."""
+    def residual_sum(self, x, *branches, scale, activation="relu", batch_norm=False):
+        """`activation(x + scale * linear(concat(branches)))`: Figure 20; no batch norm (section 3.2).
+
+        With `batch_norm` the sum goes through one before its activation.
+        """
         residual = self._concat(branches, f"{self.name}_concat") if len(branches) > 1 else branches[0]
         residual = keras.layers.Conv2D(
             x.shape[-1], 1, padding="same", kernel_initializer="he_normal", name=f"{self.name}_linear"
@@ -106,6 +113,8 @@ class Block:
         if activation is None:
             return keras.layers.Add(name=self.name)([x, residual])
         x = keras.layers.Add(name=f"{self.name}_sum")([x, residual])
+        if batch_norm:
+            x = self.options.batch_norm(f"{self.name}_bn")(x)
         return keras.layers.Activation(activation, name=self.name)(x)
 
     def _apply(self, x, prefix, steps):

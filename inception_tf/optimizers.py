@@ -26,8 +26,30 @@ class RMSprop(keras.optimizers.RMSprop):
         for velocity in self._velocities:
             velocity.assign(keras.ops.full(velocity.shape, self.initial_accumulator, velocity.dtype))
 
+    def update_step(self, gradient, variable, learning_rate):
+        """Keras's formula in one pass over memory, on a replica."""
+        if not self.momentum or self.centered:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        i = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=_handle(variable),
+            ms=_handle(self._velocities[i]),
+            mom=_handle(self._momentums[i]),
+            lr=learning_rate,
+            rho=self.rho,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
     def get_config(self):
         return {**super().get_config(), "initial_accumulator": self.initial_accumulator}
+
+
+def _handle(variable):
+    """What TensorFlow's kernels take for a variable of Keras, or for TensorFlow's, which `apply` hands on."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 class StagedLearningRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -122,18 +144,21 @@ class ParameterAverage:
     """Running averages of the parameters and of batch norm's moving statistics.
 
     After step n each average moves towards its variable by 1 - min(decay, (1 + n) / (10 + n)), as slim's
-    does. Make it inside the strategy's scope.
+    does; with decay 0 the variables are their own averages. Make it inside the strategy's scope.
     """
 
     def __init__(self, variables, decay):
         self._variables = variables
         self._decay = decay
         self.averages = {
-            variable.path: tf.Variable(variable.value, trainable=False) for variable in variables
+            variable.path: tf.Variable(variable.value, trainable=False) if decay else variable
+            for variable in variables
         }
 
     def update(self, step):
         """Moves the averages, on a replica, after step `step` (counted from 1)."""
+        if not self._decay:
+            return
         step = tf.cast(step, tf.float32)
         decay = tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
         for variable in self._variables:

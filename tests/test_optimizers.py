@@ -12,9 +12,12 @@ from inception_tf.recipes import RECIPES
 from inception_tf.steps import Steps
 
 
-def _trajectory(optimizer, gradients):
+def _trajectory(optimizer, gradients, mean_square=None):
+    """The variable after each step; `mean_square`: that of RMSprop before the first, if it is to be set."""
     variable = keras.Variable(np.array([1.0, -2.0, 3.0], np.float32))
     optimizer.build([variable])
+    if mean_square is not None:
+        optimizer._velocities[0].assign(np.full(3, mean_square))
     values = []
     for gradient in gradients:
         optimizer.apply([tf.constant(gradient)], [variable])
@@ -37,25 +40,14 @@ def test_rmsprop_by_hand(initial, epsilon):
     np.testing.assert_allclose(_trajectory(optimizer, gradients), expected, rtol=1e-5)
 
 
-def test_rmsprop_is_tensorflow_1s():
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("centered", [False, True])
+def test_rmsprop_is_kerass_but_for_the_first_mean_square(centered, momentum):
     gradients = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
-    variable = tf.Variable([1.0, -2.0, 3.0])
-    mean_square, momentum = tf.Variable(tf.ones(3)), tf.Variable(tf.zeros(3))
-    expected = []
-    for gradient in gradients:
-        tf.raw_ops.ResourceApplyRMSProp(
-            var=variable.handle,
-            ms=mean_square.handle,
-            mom=momentum.handle,
-            lr=0.045,
-            rho=0.9,
-            momentum=0.9,
-            epsilon=1.0,
-            grad=gradient,
-        )
-        expected.append(variable.numpy())
-    optimizer = RMSprop(0.045, rho=0.9, momentum=0.9, epsilon=1.0, initial_accumulator=1.0)
-    np.testing.assert_allclose(_trajectory(optimizer, gradients), expected, rtol=1e-6)
+    options = {"rho": 0.8, "momentum": momentum, "epsilon": 0.01, "centered": centered}
+    ours = _trajectory(RMSprop(0.045, initial_accumulator=1.0, **options), gradients)
+    theirs = _trajectory(keras.optimizers.RMSprop(0.045, **options), gradients, mean_square=1.0)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_momentum_by_hand():

@@ -149,11 +149,12 @@ class ByHand:
     def values(self):
         """As those of `Trainer.variables`."""
         slots = {"momentum": self.momentums}
+        averages = self.averages if self.recipe.average_decay else {}
         if self.recipe.optimizer == "rmsprop":
             slots["velocity"] = self.squares
         return {
             **{f"model/{name}": value for name, value in self.model.items()},
-            **{f"average/{name}": value for name, value in self.averages.items()},
+            **{f"average/{name}": value for name, value in averages.items()},
             **{
                 f"optimizer/{self.recipe.optimizer}/{name.replace('/', '_')}_{slot}": value
                 for slot, values in slots.items()
@@ -180,6 +181,7 @@ def check(strategy="one_device", weights=None, steps=STEPS, accumulate=1, jit=Fa
         np.testing.assert_allclose(numbers[:3], hand.step(number, batch), rtol=1e-5)
         np.testing.assert_allclose(numbers[3], hand.norms[-1], rtol=1e-4)
         assert_equal(values_of(trainer), hand.values())
+        assert_equal(trainer.average.values(), hand.averages)
     return hand
 
 
