@@ -11,6 +11,7 @@ from collections import Counter
 import keras
 
 from inception_tf import multiply_adds
+from inception_tf.tpu_check.chips import CHIPS as TPUS
 
 UNCHECKED = "unchecked (from memory)"
 ROOM = 0.9  # of a chip's memory, for the largest batch
@@ -198,8 +199,13 @@ OF_V6E = f"{page_of_cloud(TPU_V6E)}; other versions of the page say 1,600 or 1,6
 OF_A100 = "NVIDIA's data sheet and white paper of the A100, as others quote them; without sparsity"
 OF_H100 = "NVIDIA's data sheet of the H100, as others quote it; without sparsity"
 
-V5E = Chip("v5e", 197e12, 16e9, 819e9, "ICI", 400e9, 1 / 4, OF_V5E)
-V6E = Chip("v6e", 918e12, 32e9, 1638e9, "ICI", 800e9, 1 / 4, OF_V6E)
+
+def _tpu(name, both_ways, source):
+    tpu = TPUS[name]
+    return Chip(name, tpu.flops, tpu.memory, tpu.bandwidth, "ICI", both_ways, 1 / 4, source)
+
+
+V5E, V6E = _tpu("v5e", 400e9, OF_V5E), _tpu("v6e", 800e9, OF_V6E)
 A100 = Chip("A100", 312e12, 40e9, 1555e9, "NVLink", 600e9, 1 / 2, OF_A100)
 H100 = Chip("H100 SXM", 989.4e12, 80e9, 3350e9, "NVLink", 900e9, 1 / 2, OF_H100)
 CHIPS = (V5E, V6E, A100, H100)

@@ -12,6 +12,8 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+from machine import reason
+
 APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2_slim": "InceptionResNetV2"}
 TIMM = {
     "inception_v3": "inception_v3",
@@ -132,12 +134,10 @@ class _NoTorchvision:
         pass
 
 
-def timm_model(job, path, dtype, compiled):
+def import_timm():
+    """timm, without torchvision, and with the released Inception-v3."""
     import torch
-    from safetensors.torch import load_file
 
-    if compiled:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(4))  # an error early, where no compiler is
     sys.meta_path.insert(0, _NoTorchvision)
     import timm
 
@@ -148,6 +148,16 @@ def timm_model(job, path, dtype, compiled):
     sys.modules["timm.models.inception_v3"].F = types.SimpleNamespace(
         **{**vars(functional), "avg_pool2d": average_pool}
     )
+    return timm
+
+
+def timm_model(job, path, dtype, compiled):
+    import torch
+    from safetensors.torch import load_file
+
+    if compiled:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(4))  # an error early, where no compiler is
+    timm = import_timm()
     torch.set_num_threads(job.threads)
     dtype = getattr(torch, dtype)
     model = timm.create_model(TIMM[job.network], pretrained=False).eval()
@@ -272,9 +282,3 @@ def randomise(model):
                 variable.assign(rng.uniform(0.5, 1.5, shape))
             elif variable.name != "gamma":
                 variable.assign(rng.normal(0, 0.1, shape))
-
-
-def reason(error):
-    """An error in one line."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}"

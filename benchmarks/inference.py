@@ -13,11 +13,8 @@ batches of 8. Takes about an hour on two cores, and some 16 GB.
 """
 
 import argparse
-import importlib.metadata
 import json
-import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,7 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from contenders import CONTENDERS, FROZEN, OURS, STOCK, Job, limit_threads, prepare, reason
+from contenders import CONTENDERS, FROZEN, OURS, STOCK, Job, limit_threads, prepare
+from machine import cpu, reason, start, versions
 
 NETWORKS = ("inception_v3", "inception_v4", "inception_resnet_v2_slim", "inception_resnet_v1")
 RUNS = {8: 2, 1: 4}  # in a turn, by the size of the batch
@@ -52,7 +50,6 @@ answered = time.monotonic()
 run(**{argument: tf.constant(images)})[output].numpy()
 print(answered, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
-BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 PACKAGES = ("inception_tf", "tensorflow", "tensorflow_cpu", "keras", "numpy", "torch", "timm")
 PACKAGES += ("onnxruntime", "openvino")
 
@@ -82,16 +79,6 @@ def work(connection, name, job):
         for _ in range(RUNS[batch]):
             run(images[:batch])
         connection.send((time.monotonic() - began) / RUNS[batch])
-
-
-def start(target, *arguments):
-    """A process, and the connection to it."""
-    context = multiprocessing.get_context("spawn")
-    connection, child = context.Pipe()
-    process = context.Process(target=target, args=(child, *arguments), daemon=True)
-    process.start()
-    child.close()  # so that its end is noticed here
-    return process, connection
 
 
 def measure(job, rounds):
@@ -194,21 +181,6 @@ def summary(speeds, cold, dtype):
     }
 
 
-def cpu():
-    """Its name, and which instructions for bfloat16 it has, as Linux says them."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = values.get("flags", "").split()
-    return {"name": values.get("model name"), "flags": [flag for flag in BF16_FLAGS if flag in flags]}
-
-
-def version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
@@ -226,8 +198,7 @@ def main():
         networks[network] = {"speeds": speeds, "cold_starts": cold}
     of_v4 = networks.get("inception_v4", {"speeds": {}, "cold_starts": {}})
     results = summary(of_v4["speeds"], of_v4["cold_starts"], "bfloat16" if cpu()["flags"] else "float32")
-    results["networks"], results["cpu"] = networks, cpu()
-    results["versions"] = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    results |= {"networks": networks, "cpu": cpu(), "versions": versions(PACKAGES)}
     print(json.dumps(results))
 
 

@@ -18,7 +18,7 @@ def scale():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
         yield importlib.import_module("scale")
-    for name in ("scale", "accelerators"):
+    for name in ("scale", "accelerators", "tpu_programs"):
         del sys.modules[name]
 
 
@@ -45,6 +45,14 @@ def number(cell):
 def test_the_committed_page_is_what_the_script_prints_now(page):
     committed = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
     assert committed == page, "run: python benchmarks/scale.py > docs/scale.md"
+
+
+def test_a_program_that_is_missing_is_named(scale, monkeypatch):
+    monkeypatch.setattr(scale, "COMPILED", None)
+    words = "no inception_v4 on v5e, batch 64: run python benchmarks/tpu_programs.py"
+    monkeypatch.setattr(scale, "NETWORKS", {})  # it says so before it builds any
+    with pytest.raises(SystemExit, match=words):
+        scale.page()
 
 
 def test_every_table_is_whole(page):
