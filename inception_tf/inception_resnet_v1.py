@@ -1,6 +1,6 @@
 """Inception-ResNet-v1 (Figure 15): the paper's network, and the one released for faces (facenet)."""
 
-from inception_tf.arguments import documented
+from inception_tf.arguments import EXTRA_BATCH_NORM, documented
 from inception_tf.blocks import reduction_a
 from inception_tf.layers import conv, max_pool
 from inception_tf.network import Network
@@ -63,7 +63,7 @@ def reduction_b(x, block):
     )
 
 
-def inception_resnet_c(x, block, scale, activation="relu"):
+def inception_resnet_c(x, block, scale, activation="relu", batch_norm=False):
     """Inception-ResNet-C (Figure 13): 8x8x1792."""
     return block.residual_sum(
         x,
@@ -76,10 +76,11 @@ def inception_resnet_c(x, block, scale, activation="relu"):
         ),
         scale=scale,
         activation=activation,
+        batch_norm=batch_norm,
     )
 
 
-def inception_resnet_v1(network, residual_scale):
+def inception_resnet_v1(network, residual_scale, extra_batch_norm=False):
     """The schema of Figure 15, from the image to the last Inception-ResNet-C.
 
     Returns:
@@ -96,12 +97,13 @@ def inception_resnet_v1(network, residual_scale):
         x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
     last_17x17 = x
     x = reduction_b(x, block("reduction_b"))
-    for i in range(1, 6):
+    for i in range(1, 5):
         x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
+    x = inception_resnet_c(x, block("inception_resnet_c_5"), scale_c, batch_norm=extra_batch_norm)
     return x, last_17x17
 
 
-@documented(residual=True)
+@documented(residual=True, more=EXTRA_BATCH_NORM)
 def InceptionResNetV1(
     include_top=True,
     weights=None,
@@ -119,10 +121,11 @@ def InceptionResNetV1(
     batch_norm_epsilon=0.001,
     batch_norm_gamma=None,
     auxiliary_head=False,
+    extra_batch_norm=False,
 ):
     """Inception-ResNet-v1 as the paper draws it (Figure 15): 22.8 M parameters, 6.2 G multiply-adds."""
     network = Network(network="inception_resnet_v1", **locals())
-    x, last_17x17 = inception_resnet_v1(network, residual_scale)
+    x, last_17x17 = inception_resnet_v1(network, residual_scale, extra_batch_norm)
     return network.model(x, auxiliary_features=last_17x17)
 
 

@@ -1,6 +1,6 @@
 """Inception-ResNet-v2: the network the paper draws (Figure 15), and the one that was released (slim)."""
 
-from inception_tf.arguments import documented
+from inception_tf.arguments import EXTRA_BATCH_NORM, documented
 from inception_tf.blocks import reduction_a, stem, stem_v3
 from inception_tf.layers import average_pool, conv, max_pool
 from inception_tf.network import Network
@@ -49,7 +49,7 @@ def reduction_b(x, block):
     )
 
 
-def inception_resnet_c(x, block, scale, activation="relu"):
+def inception_resnet_c(x, block, scale, activation="relu", batch_norm=False):
     """Inception-ResNet-C (Figure 19): 8x8x2144; 8x8x2080 as released."""
     return block.residual_sum(
         x,
@@ -62,6 +62,7 @@ def inception_resnet_c(x, block, scale, activation="relu"):
         ),
         scale=scale,
         activation=activation,
+        batch_norm=batch_norm,
     )
 
 
@@ -77,7 +78,7 @@ def mixed_5b(x, block):
     )
 
 
-@documented(residual=True)
+@documented(residual=True, more=EXTRA_BATCH_NORM)
 def InceptionResNetV2(
     include_top=True,
     weights=None,
@@ -95,6 +96,7 @@ def InceptionResNetV2(
     batch_norm_epsilon=0.001,
     batch_norm_gamma=None,
     auxiliary_head=False,
+    extra_batch_norm=False,
 ):
     """Inception-ResNet-v2 as the paper draws it (Figure 15): 32.5 M parameters, 9.3 G multiply-adds."""
     network = Network(network="inception_resnet_v2", **locals())
@@ -109,8 +111,9 @@ def InceptionResNetV2(
         x = inception_resnet_b(x, block(f"inception_resnet_b_{i}"), scale_b)
     last_17x17 = x
     x = reduction_b(x, block("reduction_b"))
-    for i in range(1, 6):
+    for i in range(1, 5):
         x = inception_resnet_c(x, block(f"inception_resnet_c_{i}"), scale_c)
+    x = inception_resnet_c(x, block("inception_resnet_c_5"), scale_c, batch_norm=extra_batch_norm)
     return network.model(x, auxiliary_features=last_17x17)
 
 

@@ -3,7 +3,7 @@
 import keras
 
 from inception_tf import weights
-from inception_tf.arguments import NO_BOTTLENECK, Arguments
+from inception_tf.arguments import NO_BOTTLENECK, Arguments, require
 from inception_tf.layers import Block, LayerOptions, average_pool, conv
 
 
@@ -17,6 +17,7 @@ class Network(Arguments):
     def __post_init__(self):
         super().__post_init__()
         self._weights = None if self.weights is None else weights.read(self.weights, self.network)
+        self._check_variant()
         gamma = self.batch_norm_gamma
         if gamma is None:
             gamma = self._weights is not None and self._weights.has_gamma
@@ -26,6 +27,14 @@ class Network(Arguments):
         self.input = self.input_tensor
         if self.input is None:
             self.input = keras.Input(self.image_shape, name="image")
+
+    def _check_variant(self):
+        """Raises `ValueError` for weights of another variant, which might fit and give other answers."""
+        card = self._weights and self._weights.card
+        for name, trained in (card.variant.keywords() if card else {}).items():
+            given = getattr(self, name)
+            is_same = tuple(given) == trained if isinstance(trained, tuple) else given == trained
+            require(is_same, f"`{name}` must be that of `weights`, {trained!r}.", **{name: given})
 
     def block(self, name):
         """A block of this network, to be filled by a function of the figure's name."""
@@ -59,12 +68,7 @@ class Network(Arguments):
         x = keras.layers.Dropout(self.dropout_rate, name="dropout")(x)
         if self.embedding_size is not NO_BOTTLENECK:
             x = keras.layers.Dense(self.embedding_size, use_bias=False, name="bottleneck")(x)
-            x = keras.layers.BatchNormalization(
-                momentum=self._options.batch_norm_momentum,
-                epsilon=self._options.batch_norm_epsilon,
-                scale=self._options.batch_norm_gamma,
-                name="bottleneck_bn",
-            )(x)
+            x = self._options.batch_norm("bottleneck_bn")(x)
         if self.classes is None:
             return keras.layers.UnitNormalization(dtype="float32", name="embedding")(x)
         x = keras.layers.Dense(self.classes, dtype="float32", name="logits")(x)

@@ -146,7 +146,8 @@ def finisher(name, scale):
 
     XLA makes one pass over the pixels of it, which on a CPU is four times as fast.
     """
-    finish = tf.function(functools.partial(DISTORTIONS[name].finish, scale=scale), jit_compile=True)
+    finish = functools.partial(DISTORTIONS[name].finish, scale=scale)
+    finish = tf.function(finish, jit_compile=True, autograph=False)
     return lambda batch: finish(batch["pixels"], batch["draws"])
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from inception_tf.data import pictures
 from inception_tf.data.images import Data, Indexed
-from inception_tf.data.splits import damage_named, ways_out
+from inception_tf.data.splits import damage_named, held_out_count, ways_out
 from inception_tf.errors import UserError, listed
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -58,7 +58,7 @@ class Pictures(Indexed):
             return paths, tf.constant(self.labels), tf.constant(self.as_stored)
 
 
-def load(root, held_out, allow_corrupt, recorded=None, training=True):
+def load(root, held_out, allow_corrupt, recorded=None, training=True, validation_split=0.0):
     """Lists, checks and splits the pictures of a folder.
 
     A class is a top-level folder, its pictures are all in it, at any depth; what is hidden is left out.
@@ -71,17 +71,19 @@ def load(root, held_out, allow_corrupt, recorded=None, training=True):
         recorded: the record of the run to resume or to evaluate; None for a new run.
         training: without it those that the run held out alone are looked at. Without a record too, all
             pictures of class folders are held out, and of `train` and `val` those of `val`.
+        validation_split: share of each class of those to train on that is held out in place of the others.
 
     Returns:
-        `Data`; its record holds for each part a dict from the class to its paths, relative to `root`, and the
-        pictures left out, with the reason, and the JPEG files that are not to be seen as they are stored.
+        `Data`; its record holds for each part (`train`, `held_out`, and with `validation_split` what is
+        `unused`) a dict from the class to its paths, relative to `root`, and the pictures left out, with the
+        reason, and the JPEG files that are not to be seen as they are stored.
 
     Raises:
         UserError: nothing to train on, too much that is corrupt, or no longer what was recorded.
     """
     root = Path(root)
     if recorded is None:
-        record = _record(root, find(root), held_out, allow_corrupt, training)
+        record = _record(root, find(root), held_out, allow_corrupt, training, validation_split)
     elif training:
         record = _check_unchanged(root, find(root), recorded)
     else:
@@ -154,7 +156,7 @@ def _paths(root, folder):
     return sorted(paths)
 
 
-def _record(root, found, held_out, allow_corrupt, training):
+def _record(root, found, held_out, allow_corrupt, training, validation_split):
     """Decodes every picture, leaves out what is corrupt, and makes the held-out part if there is none."""
     if not training:
         names = found["train"] if "train" in found else found["all"]
@@ -175,11 +177,9 @@ def _record(root, found, held_out, allow_corrupt, training):
         for part, classes in found.items()
     }
     if "all" in good:
-        parts = {name: hold_out(paths, held_out) for name, paths in good["all"].items()}
-        good = {
-            "train": {name: train for name, (train, _) in parts.items()},
-            "held_out": {name: rest for name, (_, rest) in parts.items()},
-        }
+        good = _parted(good["all"], held_out)
+    if training and validation_split:
+        good = {**_parted(good["train"], validation_split), "unused": good["held_out"]}
     if training and (empty := [name for name, paths in good["train"].items() if not paths]):
         raise UserError(f"--data {root} has no whole picture to train on of the classes {listed(empty)}.")
     if not any(good["held_out"].values()):
@@ -188,9 +188,18 @@ def _record(root, found, held_out, allow_corrupt, training):
     return {**good, "left_out": left_out, "odd": odd}
 
 
+def _parted(classes, share):
+    """A share of each class held out: dict from the part to class to paths."""
+    parts = {name: hold_out(paths, share) for name, paths in classes.items()}
+    return {
+        "train": {name: train for name, (train, _) in parts.items()},
+        "held_out": {name: rest for name, (_, rest) in parts.items()},
+    }
+
+
 def hold_out(paths, share):
     """(to train on, held out): which are held out follows from their names alone, so that runs compare."""
-    count = min(max(1, round(share * len(paths))), len(paths) - 1) if len(paths) > 1 else 0
+    count = held_out_count(len(paths), share)
     by_hash = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path)).digest())
     return sorted(by_hash[count:]), sorted(by_hash[:count])
 
@@ -229,10 +238,8 @@ def _is_whole(content):
 def _check_unchanged(root, found, recorded):
     now = set(_all_paths(found))
     with damage_named(training=True):
-        before = {
-            *recorded["left_out"],
-            *_all_paths({part: recorded[part] for part in ("train", "held_out")}),
-        }
+        parts = {part: recorded[part] for part in ("train", "held_out")}
+        before = {*recorded["left_out"], *_all_paths({**parts, "unused": recorded.get("unused", {})})}
     if now != before:
         raise UserError(
             f"--data {root} has changed since the run was started, {len(now - before)} pictures more and "

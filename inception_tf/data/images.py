@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.data.splits import held_out_count
+
 
 class Images(Protocol):
     """One part of a data set, wherever its images lie.
@@ -110,6 +112,18 @@ class InMemory(Indexed):
     def name(self, record):
         return f"image {record}"
 
+    def parted(self, share):
+        """(to train on, held out): a share of each class, by the order of the images alone."""
+        order = np.random.default_rng(0).permutation(len(self))
+        is_held_out = np.zeros(len(self), bool)
+        for label in np.unique(self.labels):
+            of_class = order[self.labels[order] == label]
+            is_held_out[of_class[: held_out_count(len(of_class), share)]] = True
+        return tuple(
+            dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
+            for chosen in (~is_held_out, is_held_out)
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -119,7 +133,7 @@ class Data:
         train: `Images` to train on.
         validation: `Images` held out.
         class_names: in the order of the labels.
-        record: what split.json keeps of which image went where; None where that never differs.
+        record: what split.json keeps of which image went where; None where the flags alone say that.
         left_out: dict from the names of images that are in neither, because they cannot be used, to the
             reason.
     """

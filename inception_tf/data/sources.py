@@ -1,5 +1,6 @@
 """--data: which of the sources it names."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -27,24 +28,41 @@ def load(config, recorded=None, training=True):
     name = config.data
     if name.startswith(TFDS):
         splits = config.train_split if training else None, config.held_out_split
-        return tfds_source.load(name.removeprefix(TFDS), *splits, config.held_out, recorded, training)
+        return tfds_source.load(
+            name.removeprefix(TFDS), *splits, config.held_out, recorded, training, config.validation_split
+        )
     if name == "digits":
         _check_nothing_to_hold_out(config)
-        return digits.load()
+        return _parted(digits.load(), config)
     if "://" in name or tfrecords.recognizes(name):
         _check_nothing_to_hold_out(config)
-        return tfrecords.load(name, recorded, training)
+        return tfrecords.load(name, recorded, training, config.validation_split)
     _check_folder(name)
     if idx.recognizes(Path(name)):
         _check_nothing_to_hold_out(config)
-        return idx.load(Path(name))
-    return folders.load(name, config.held_out, config.allow_corrupt, recorded, training)
+        return _parted(idx.load(Path(name)), config)
+    return folders.load(
+        name, config.held_out, config.allow_corrupt, recorded, training, config.validation_split
+    )
 
 
 def absolute(name):
     """A value of --data as it is understood in every working directory."""
     is_folder = name != "digits" and not name.startswith(TFDS) and os.path.isdir(name)
     return os.path.abspath(name) if is_folder else name
+
+
+def _parted(data, config):
+    """Data in memory, of which --validation-split holds out images to train on in place of the others."""
+    if not config.validation_split:
+        return data
+    train, validation = data.train.parted(config.validation_split)
+    if not len(validation):
+        raise UserError(
+            f"--validation-split {config.validation_split} of --data {config.data} is no image: give two or "
+            "more of a class."
+        )
+    return dataclasses.replace(data, train=train, validation=validation)
 
 
 def _check_nothing_to_hold_out(config):

@@ -1,8 +1,13 @@
-"""split.json, the record of which images a run trained on and held out, when it is looked into again."""
+"""How much is held out; and split.json, the record of what a run held out, when it is looked into again."""
 
 import contextlib
 
 from inception_tf.errors import UserError
+
+
+def held_out_count(total, share):
+    """How many of `total` are held out for a share: at least one of two or more, and never all."""
+    return min(max(1, round(share * total)), total - 1) if total > 1 else 0
 
 
 def ways_out(training, back):

@@ -6,13 +6,14 @@ arrive as the bytes that TFDS has stored.
 
 import itertools
 import os
+import re
 
 import numpy as np
 
 from inception_tf.data import ilsvrc
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
-from inception_tf.data.splits import damage_named, ways_out
+from inception_tf.data.splits import damage_named, held_out_count, ways_out
 from inception_tf.errors import UserError, listed
 
 FILE_NAMES = ("file_name", "filename")  # as TFDS's data sets call that feature
@@ -22,7 +23,15 @@ _IMAGENET_HINT = (
 )
 
 
-def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=None, training=True):
+def load(
+    name,
+    train_split=None,
+    held_out_split=None,
+    held_out=0.1,
+    recorded=None,
+    training=True,
+    validation_split=0.0,
+):
     """The images of a data set for classification, downloaded and prepared by TFDS if it is not yet.
 
     It lies where TFDS puts it: in $TFDS_DATA_DIR, a folder or gs:// prefix, else ~/tensorflow_datasets; what
@@ -36,6 +45,8 @@ def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=Non
         recorded: the record of the run to resume or to evaluate; None for a new run.
         training: without it, there is nothing to train on, and any split may be held out; with a record it is
             the one that the run held out.
+        validation_split: share of the images to train on, the last ones, that is held out in place of the
+            others.
 
     Returns:
         `Data` of two `Shards`, whose `record` has the full name and the splits with their numbers of images.
@@ -50,6 +61,8 @@ def load(name, train_split=None, held_out_split=None, held_out=0.1, recorded=Non
         with damage_named(training):
             held_out_split = recorded["held_out"]["split"]
     splits = _splits(info, train_split, held_out_split, held_out)
+    if training and validation_split:
+        splits = _validation_splits(name, info, splits["train"], validation_split)
     if not training:
         del splits["train"]
     shards = {part: _shards(name, info, part, split) for part, split in splits.items()}
@@ -155,6 +168,20 @@ def _splits(info, train, rest, held_out):
         kept = count - max(1, round(held_out * count))
         train, rest = train or f"train[:{kept}]", f"train[{kept}:]"
     return {"train": train or "train", "held_out": rest or "validation"}
+
+
+def _validation_splits(name, info, train, share):
+    """Of a split to train on what is left to train on, and its last images."""
+    _shards(name, info, "train", train)  # that there is such a split
+    found = re.fullmatch(r"(\w+)(?:\[:(\d+)\])?", train)
+    if not found:
+        raise UserError(
+            f"--validation-split {share} takes the last images of a whole split or of its first ones, as in "
+            f"train[:45000], not of --train-split {train}."
+        )
+    split, count = found[1], int(found[2] or info.splits[found[1]].num_examples)
+    kept = count - held_out_count(count, share)
+    return {"train": f"{split}[:{kept}]", "held_out": f"{split}[{kept}:{count}]"}
 
 
 def _flag(part):

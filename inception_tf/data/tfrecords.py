@@ -14,7 +14,7 @@ from tqdm import tqdm
 from inception_tf import downloads
 from inception_tf.data.images import Data
 from inception_tf.data.shards import Shard, Shards
-from inception_tf.data.splits import damage_named, ways_out
+from inception_tf.data.splits import damage_named, held_out_count, ways_out
 from inception_tf.errors import UserError, listed
 from inception_tf.files import written_beside
 from inception_tf.labels import imagenet
@@ -31,7 +31,7 @@ def recognizes(root):
         return False
 
 
-def load(root, recorded=None, training=True):
+def load(root, recorded=None, training=True, validation_split=0.0):
     """The images of train-00000-of-01024 and so on, and of validation-00000-of-00128 and so on.
 
     Each record is a `tf.train.Example` of `image/encoded`, the bytes of a JPEG or PNG file,
@@ -47,6 +47,8 @@ def load(root, recorded=None, training=True):
         root: the folder or prefix.
         recorded: the record of the run to resume or to evaluate; None for a new run.
         training: without it, the files to train on are not looked for, and there is nothing to train on.
+        validation_split: share of the files to train on, the last ones, that is held out in place of the
+            others, which are not looked for.
 
     Returns:
         `Data` of two `Shards`. Their examples have the label less the first one, int64 in whatever range it
@@ -58,7 +60,7 @@ def load(root, recorded=None, training=True):
         UserError: files are missing, cut off or without records, or are no longer what was recorded.
     """
     root = str(root).rstrip("/")
-    files = _find(root, PARTS if training else ("held_out",))
+    files = _find(root, ("train",) if validation_split else PARTS if training else ("held_out",))
     sizes = _stat(root, [name for names in files.values() for name in names])
     dataset = _dataset(root)
     if dataset is None:
@@ -67,13 +69,16 @@ def load(root, recorded=None, training=True):
     else:
         counts = _listed(root, dataset, sizes, files)
         class_names, first_label = tuple(dataset["class_names"]), dataset["first_label"]
+    if validation_split:
+        files = _parted(root, files["train"], validation_split, training)
     record = {
         part: [{"file": name, "examples": counts[name], "bytes": sizes[name][0]} for name in names]
         for part, names in files.items()
     }
     for part in files:
         if not any(file["examples"] for file in record[part]):
-            raise UserError(f"--data {root} has no record in its {PARTS[part]} files: write them anew.")
+            kind, *_ = _place(files[part][0])
+            raise UserError(f"--data {root} has no record in its {kind} files: write them anew.")
     if recorded is not None:
         _check_unchanged(root, record, recorded, training)
     # Our own preparation has looked at each picture and made a JPEG file of it.
@@ -156,6 +161,18 @@ def _part(root, part, places):
             "back."
         )
     return names
+
+
+def _parted(root, names, share, training):
+    """Dict from the part to its files: the last of those to train on are held out."""
+    kept = len(names) - held_out_count(len(names), share)
+    if kept == len(names):
+        raise UserError(
+            f"--validation-split {share} holds out whole files, and --data {root} has one train file: write "
+            "its records to more."
+        )
+    held_out = {"held_out": names[kept:]}
+    return {"train": names[:kept], **held_out} if training else held_out
 
 
 def _stat(root, names):

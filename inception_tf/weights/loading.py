@@ -139,7 +139,10 @@ def _of_run(path, average):
         return checkpoint
     if os.path.isfile(finished):
         raise UserError(f"There is no checkpoint in {path}, which holds the averages alone.")
-    raise UserError(f"There is no {finished}: the run has not finished, nor saved a checkpoint.")
+    raise UserError(
+        f"There is no {finished}: the run has not finished, or was one of --no-export, nor is there a "
+        "checkpoint."
+    )
 
 
 def _released(network):

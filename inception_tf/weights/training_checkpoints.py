@@ -48,7 +48,8 @@ def read(path, average=True):
         raise ValueError(
             f"it has no {RECORD}: another program wrote it, or an earlier version of this package"
         )
-    folder = "average/" if average else "model/"
+    has_averages = any(key.startswith("average/") for key in keys)
+    folder = "average/" if average and has_averages else "model/"
     names = {key.removeprefix(folder): key for key in keys if key.startswith(folder)}
     if not names:
         raise ValueError(f"nothing in it begins with {folder}")
@@ -63,6 +64,7 @@ def _card(record):
             "size": record["flags"]["size"],
             "labels": record["class_names"],
             "preprocessing": record["preprocessing"],
+            "variant": record["flags"],
         }
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(

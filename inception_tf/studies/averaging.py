@@ -1,0 +1,72 @@
+"""Are averaged parameters better than those that were trained? Section 4 evaluates the averages."""
+
+import numpy as np
+
+from inception_tf.evaluation.tables import percent
+from inception_tf.studies import pictures
+from inception_tf.studies.markdown import compared, spread, table
+
+KINDS = {"held_out": "averaged", "held_out_raw": "as trained"}
+
+
+def trainings(config, trials):
+    """Trains each network with each decay and seed, and evaluates both kinds of parameters every epoch."""
+    for seed in range(config.seeds):
+        for network in config.networks:
+            for decay in config.decays:
+                trials.run(
+                    f"{network}/decay-{decay:g}-seed-{seed}",
+                    model=network,
+                    average_decay=decay,
+                    learning_rate=config.learning_rate,
+                    seed=seed,
+                    evaluate_raw=True,
+                )
+    return {}
+
+
+def _by_kind(results):
+    """The finished trainings by (network, decay): lists of their evaluations."""
+    found = {}
+    for trial in results["trials"]:
+        if trial["not_finite"] is None:
+            key = trial["flags"]["model"], trial["flags"]["average_decay"]
+            found.setdefault(key, []).append(trial["held_out"])
+    return found
+
+
+def tables(config, results):
+    """The tables, as Markdown: a row for an epoch."""
+    parts = ["# Averaged parameters"]
+    for (network, decay), of in _by_kind(results).items():
+        rows = [[f"{round(each[0]['epoch'], 2):g}", *_cells(each)] for each in zip(*of, strict=True)]
+        heads = ("Epoch", "Top-1 error, averaged", "as trained", "averaged less as trained (points)")
+        finished = f"{len(of)} of {config.seeds} seeds finished"
+        parts.append(f"## `{network}`, decay {decay:g}, {finished}\n\n{table(heads, rows)}")
+    parts.append(
+        "Mean over the seeds; in brackets the least to the greatest, of the difference the 95 % interval of "
+        "a bootstrap over the seeds, which is too narrow where they are few. Trainings that were not finite "
+        "are left out."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(rows):
+    """Of the evaluations of several seeds at the same step."""
+    errors = {kind: [row[f"{kind}_top1_error"] for row in rows] for kind in KINDS}
+    points = [100 * (a - b) for a, b in zip(*errors.values(), strict=True)]
+    return [*(spread(values, percent) for values in errors.values()), compared("+.2f", np.copy, points)]
+
+
+def draw(config, results, folder):
+    """Draws a picture for each network and decay."""
+    for (network, decay), of in _by_kind(results).items():
+        pictures.draw_curves(
+            {
+                said: [[{**row, "error": row[f"{kind}_top1_error"]} for row in rows] for rows in of]
+                for kind, said in KINDS.items()
+            },
+            "error",
+            f"Top-1 error of {network}, decay {decay:g}",
+            folder / f"averaging_{network}_{decay:g}.png",
+        )

@@ -1,0 +1,117 @@
+"""A study from its first training to its tables: its folder, its record, and how it goes on after a stop."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from rich.console import Console
+from rich.markdown import Markdown
+
+from inception_tf import record, strategies
+from inception_tf.data import sources
+from inception_tf.errors import TryAgainError, UserError
+from inception_tf.files import lock, written_beside
+from inception_tf.studies.trials import StoppedError, Trials
+
+# Flags that may differ when a study goes on: where it is, how many trainings there are, what is made of them.
+CHANGEABLE = {"run_dir", "resume", "seeds", "errors"}
+
+
+def conduct(study, config):
+    """Does a study, or what is left of it.
+
+    Args:
+        study: a module with `trainings(config, trials)`, which runs them and returns a dict for results.json;
+            `tables(config, results)`, which returns Markdown; and `draw(config, results, folder)`.
+        config: its config, as `ResidualConfig`.
+
+    Returns:
+        the content of results.json; None if the study was interrupted.
+
+    Raises:
+        UserError: flags, data and folder do not fit together.
+    """
+    config = config.settled()
+    if strategies.resolve(config.strategy, None) == "multi_worker":
+        raise UserError("A study is for one process, and TF_CONFIG names several workers: unset it.")
+    folder = config.run_dir or Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-study-{config.name}")
+    config = dataclasses.replace(config, run_dir=folder, data=sources.absolute(config.data))
+    configuration = _configuration(config)
+    _check(folder, config, configuration)
+    record.make(folder, "run_dir")
+    with _locked(folder), _writing(folder):
+        if not (folder / "config.json").exists():
+            record.write_json(folder / "config.json", configuration)
+        trials = Trials(folder, config.training())
+        try:
+            found = study.trainings(config, trials)
+        except StoppedError:
+            print(f"Interrupted. To go on: the same flags with --resume --run-dir {folder}")
+            return None
+        results = {
+            **configuration,
+            "training_hours": sum(trial.seconds for trial in trials.done) / 3600,
+            **found,
+            "trials": [trial.summary() for trial in trials.done],
+        }
+        record.write_json(folder / "results.json", results)
+        tables = study.tables(config, results)
+        with written_beside(folder / "tables.md") as beside:
+            beside.write_text(tables)
+        study.draw(config, results, folder)
+    Console(width=110).print(Markdown(tables))
+    print(f"All of it is in {folder}")
+    return results
+
+
+def _check(folder, config, configuration):
+    """Raises `UserError` if the folder is not that of this study, or is used and not to be resumed."""
+    recorded = folder / "config.json"
+    if not (config.resume and recorded.exists()):
+        if record.is_used(folder):
+            hint = "holds no study to resume (no config.json)" if config.resume else "is not empty"
+            raise UserError(f"--run-dir {folder} {hint}: name another folder, or --resume a study.")
+        return
+    before = record.read_json(recorded)
+    for name in ("study", "devices"):  # seconds are compared
+        if before.get(name) != configuration[name]:
+            raise UserError(
+                f"--run-dir {folder} was begun with another {name}, {before.get(name)}, not "
+                f"{configuration[name]}: go on with that, or name another folder."
+            )
+    record.check_unchanged(recorded, config, CHANGEABLE, "run_dir")
+
+
+@contextlib.contextmanager
+def _writing(folder):
+    """Within it, a disk that is full is a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise TryAgainError(
+            f"--run-dir {folder} cannot be written to ({error.strerror or error}): make room, and go on with "
+            "--resume."
+        ) from error
+
+
+def _configuration(config):
+    return {
+        "study": config.name,
+        "flags": record.plain(config),
+        "versions": record.versions(),
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "git": record.git_state(),
+        "command": sys.argv,
+    }
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Two processes are not to do one study."""
+    with (folder / ".lock").open("w") as file:
+        if not lock(file):
+            raise UserError(f"--run-dir {folder} is in use: another process does the study; end that first.")
+        yield

@@ -1,0 +1,329 @@
+"""What the studies make of trainings; and each of them, small, from its command to its pictures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from inception_tf.cli import main
+from inception_tf.errors import NotFiniteError, UserError
+from inception_tf.studies import averaging, residual, scaling, statistics, trials
+from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
+from inception_tf.studies.trials import Trial
+
+V3, V1 = "inception_v3", "inception_resnet_v1"
+
+
+def rows(*errors, every=100):
+    """Evaluations after every so many steps, of which 200 are an epoch."""
+    return [
+        {
+            "step": every * i,
+            "epoch": every * i / 200,
+            "held_out_top1_error": error,
+            "held_out_top5_error": error / 4,
+            "held_out_loss": 3 * error,
+        }
+        for i, error in enumerate(errors, start=1)
+    ]
+
+
+def trial(name, flags, held_out, not_finite=None, training=(), batch=10):
+    lines = [{"step": 20, "images_per_second": 50.0, "loss": 1.0, "zeros": 0.5}]
+    steps = not_finite or (held_out[-1]["step"] if held_out else 20)
+    return Trial(name, flags, batch, steps, not_finite, list(training) or lines, held_out)
+
+
+class Said:
+    """Trials whose evaluations are a function of their flags."""
+
+    def __init__(self, say):
+        self._say = say
+        self.done = []
+
+    def run(self, name, **flags):
+        self.done.append(self._say(name, flags))
+        return self.done[-1]
+
+    def results(self, found):
+        """What results.json would have, as it is read back."""
+        return json.loads(json.dumps({**found, "trials": [each.summary() for each in self.done]}))
+
+
+@pytest.mark.parametrize(
+    "error, steps",
+    [
+        (0.5, None),  # as low at the first evaluation: nobody knows since when
+        (0.4, None),
+        (0.3, 150),  # half way from 0.4 to 0.2
+        (0.2, 200),
+        (0.15, None),  # never: 0.3 follows on 0.2
+    ],
+)
+def test_steps_to_an_error(error, steps):
+    found = statistics.steps_to(error, rows(0.4, 0.2, 0.3))
+    assert found == (None if steps is None else pytest.approx(steps))
+
+
+def test_passed_errors_lie_where_all_trainings_pass():
+    found = statistics.passed_errors([rows(0.5, 0.1), rows(0.4, 0.2)])
+    assert found == [0.35, 0.3, 0.25]  # of 0.2 to 0.4
+    assert statistics.passed_errors([rows(0.5, 0.4), rows(0.3, 0.2)]) == []
+
+
+def test_the_interval_is_that_of_all_draws():
+    """Of two numbers each there are sixteen draws, as likely as each other."""
+    a, b = [1.0, 3.0], [10.0, 20.0]
+    value, low, high = statistics.interval(lambda x, y: y - x, a, b)
+    means = lambda sample: [np.mean([one, other]) for one in sample for other in sample]  # noqa: E731
+    draws = sorted(y - x for x in means(a) for y in means(b))
+    assert value == 13
+    assert (low, high) == (draws[0], draws[-1])  # each has 1 / 16 of the draws, more than 2.5 %
+
+
+def search_of(errors, rates=(0.1, 0.2, 0.4)):
+    """What a search finds, and the learning rates in the order in which it tried them."""
+
+    def say(name, flags):
+        error = errors(flags["learning_rate"])
+        return trial(name, flags, rows(0.9, error) if error is not None else [], error is None and 7 or None)
+
+    said = Said(say)
+    config = ResidualConfig(networks=(V3,), learning_rates=rates, seeds=1)
+    found = residual.trainings(config, said)["search"][V3]
+    *tried, last = said.done
+    assert all(each.flags["validation_split"] == 0.1 and each.flags["epochs"] == 2 for each in tried)
+    assert "validation_split" not in last.flags and last.flags["learning_rate"] == found["learning_rate"]
+    return found["learning_rate"], [each.flags["learning_rate"] for each in tried]
+
+
+@pytest.mark.parametrize(
+    "best, tried",
+    [
+        (0.2, [0.1, 0.2, 0.4]),
+        (0.8, [0.1, 0.2, 0.4, 0.8, 1.6]),
+        (0.05, [0.1, 0.2, 0.4, 0.05, 0.025]),
+        (100, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]),  # it gives up, with the best of those
+    ],
+)
+def test_the_search_goes_beyond_its_ends(best, tried):
+    found, rates = search_of(lambda rate: abs(np.log(rate / best)) / 20)
+    assert rates == pytest.approx(tried)
+    assert found == pytest.approx(min(tried, key=lambda rate: abs(np.log(rate / best))))
+
+
+def test_the_search_leaves_out_what_was_not_finite():
+    assert search_of(lambda rate: None if rate > 0.1 else 0.3)[0] == pytest.approx(0.1)
+
+
+def test_a_single_learning_rate_needs_no_search():
+    assert search_of(lambda rate: 0.3, rates=(0.1,)) == (0.1, [])
+
+
+def compared(seeds, v3, v1):
+    """The results of a study, of the errors of v3 and of v1 by seed."""
+    errors = {V3: v3, V1: v1}
+
+    def say(name, flags):
+        return trial(name, flags, rows(*errors[flags["model"]][flags["seed"]]))
+
+    said = Said(say)
+    config = ResidualConfig(networks=(V3, V1), learning_rates=(0.1,), seeds=seeds, errors=(0.3,))
+    return config, said.results(residual.trainings(config, said))
+
+
+def cells(tables, *begins):
+    """The cells of the line of a table that begins so."""
+    (line,) = [line for line in tables.splitlines() if line.startswith("| " + " | ".join(begins))]
+    return line.strip("| ").split(" | ")[len(begins) :]
+
+
+def test_the_table_of_a_pair():
+    config, results = compared(
+        2, v3=[(0.8, 0.4, 0.2), (0.8, 0.4, 0.2)], v1=[(0.4, 0.2, 0.1), (0.5, 0.1, 0.1)]
+    )
+    tables = residual.tables(config, results)
+    # 0.3 lies half way from 0.4 to 0.2, and from 0.5 to 0.1; 200 steps are an epoch, a step is 10 images, of
+    # which 50 take a second.
+    assert cells(tables, "30.00 %", f"`{V3}`") == [
+        "1.25 (1.25 to 1.25)",
+        "250 (250 to 250)",
+        "2,500 (2,500 to 2,500)",
+        "50 (50 to 50)",
+    ]
+    assert cells(tables, "30.00 %", f"`{V1}`")[1] == "150 (150 to 150)"
+    assert set(cells(tables, "30.00 %", "ratio")) == {"0.60 (0.60 to 0.60)"}
+    assert "residual less plain: -10.00 (-10.00 to -10.00) points" in tables
+
+
+def test_an_error_that_not_all_reach_has_no_ratio():
+    config, results = compared(2, v3=[(0.8, 0.4), (0.8, 0.2)], v1=[(0.4, 0.2), (0.4, 0.2)])
+    tables = residual.tables(config, results)
+    assert cells(tables, "30.00 %", f"`{V3}`")[0] == "1 of 2 pass it after their first evaluation"
+    assert "| 30.00 % | ratio |  |  |  |  |" in tables
+
+
+@pytest.mark.parametrize(
+    "lost, said_of_it", [((1,), "of 2 and 1 seeds"), ((0, 1), f"No training of {V3} was")]
+)
+def test_a_training_that_was_not_finite_is_not_compared(lost, said_of_it):
+    def say(name, flags):
+        is_lost = flags["model"] == V3 and flags["seed"] in lost
+        return trial(name, flags, [] if is_lost else rows(0.8, 0.2), 7 if is_lost else None)
+
+    said = Said(say)
+    config = ResidualConfig(networks=(V3, V1), learning_rates=(0.1,), seeds=2)
+    tables = residual.tables(config, said.results(residual.trainings(config, said)))
+    assert f"| {2 - len(lost)} of 2 |" in tables and "| 2 of 2 |" in tables and said_of_it in tables
+
+
+def test_one_seed_has_no_interval():
+    config, results = compared(1, v3=[(0.8, 0.4, 0.2)], v1=[(0.4, 0.2, 0.1)])
+    tables = residual.tables(config, results)
+    assert set(cells(tables, "30.00 %", "ratio")) == {"0.60"} and "plain: -10.00 points" in tables
+
+
+def test_a_network_that_no_learning_rate_suits():
+    with pytest.raises(UserError, match=f"--learning-rates 0.1 0.2 0.4 are too high for {V3}"):
+        search_of(lambda rate: None)
+
+
+def lines(*pairs):
+    """Of metrics, every ten steps."""
+    return [
+        {"step": 10 * i, "loss": loss, "zeros": zeros, "images_per_second": 50.0}
+        for i, (loss, zeros) in enumerate(pairs, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "pairs, not_finite, expected",
+    [
+        ([(2, 0.5), (1, 0.6)], None, ("alive", None, 1.5)),
+        ([(2, 0.5), (3, 1.0), (3, 1.0)], None, ("died", 20, 8 / 3)),
+        ([(2, 1.0), (3, 0.9), (4, 1.0)], None, ("died", 30, 3)),  # it came to life in between
+        ([(2, 1.0), (4, 0.9)], None, ("alive", None, 3)),
+        ([(2, 0.5)], 13, ("not finite", 13, None)),
+    ],
+)
+def test_how_a_training_went(pairs, not_finite, expected):
+    found = scaling.outcome(trial("", {}, [], not_finite, lines(*pairs)))
+    assert (found["outcome"], found["step"], found["final_loss"]) == pytest.approx(expected)
+
+
+def test_the_trainings_and_the_table_of_scaling():
+    def say(name, flags):
+        dies = flags["residual_scale"] == (1.0,) and not flags.get("extra_batch_norm") and flags["seed"] == 0
+        return trial(name, flags, [], None, lines((2, 0.5), (3, 1.0 if dies else 0.5)))
+
+    said = Said(say)
+    config = ScalingConfig(scales=(1.0, 0.1), learning_rates=(0.1,), seeds=2)
+    tables = scaling.tables(config, said.results(scaling.trainings(config, said)))
+    assert len(said.done) == 8 and len({each.name for each in said.done}) == 8
+    assert cells(tables, "1", "-", "0.1") == ["1 of 2", "0 of 2", "20", "2.5, 2.5"]
+    assert cells(tables, "0.1", "-", "0.1")[0] == "0 of 2"
+    assert cells(tables, "1", "extra-batch-norm", "0.1")[0] == "0 of 2"
+    assert cells(tables, "1", "warm-up", "0.1")[0] == "1 of 2"
+    assert sum(each.flags.get("warm_up_epochs") == 1 for each in said.done) == 2
+
+
+def test_the_table_of_averaging():
+    def say(name, flags):
+        raw = [{"held_out_raw_top1_error": error + 0.1 * (1 + flags["seed"])} for error in (0.5, 0.2)]
+        return trial(name, flags, [{**one, **other} for one, other in zip(rows(0.5, 0.2), raw, strict=True)])
+
+    said = Said(say)
+    config = AveragingConfig(decays=(0.9,), seeds=2)
+    tables = averaging.tables(config, said.results(averaging.trainings(config, said)))
+    assert cells(tables, "0.5") == [
+        "50.00 % (50.00 % to 50.00 %)",
+        "65.00 % (60.00 % to 70.00 %)",
+        "-15.00 (-20.00 to -10.00)",
+    ]
+
+
+def test_smoke_gives_way_to_flags():
+    config = ResidualConfig(smoke=True, seeds=2, learning_rates=(0.5,)).settled()
+    assert (config.seeds, config.learning_rates, config.width_multiplier) == (2, (0.5,), 0.05)
+    assert ResidualConfig().settled() == ResidualConfig()
+
+
+@pytest.mark.parametrize(
+    "kind, flags, sentence",
+    [
+        (ResidualConfig, {"seeds": 0}, "--seeds 0 must be positive"),
+        (ResidualConfig, {"networks": ()}, "--networks must have at least one value"),
+        (ResidualConfig, {"networks": (V3, V3)}, f"--networks {V3} {V3} names one twice"),
+        (ResidualConfig, {"learning_rates": (0.1, 0.1)}, "--learning-rates 0.1 0.1 names one twice"),
+        (ResidualConfig, {"recipe": "tpu"}, "--recipe tpu is unknown: choose from study, cpu-demo, paper"),
+        (ResidualConfig, {"width_multiplier": -1}, "--width-multiplier -1 must be positive"),
+        (ScalingConfig, {"scales": (1.0, float("inf"))}, "--residual-scale inf must be"),
+        (AveragingConfig, {"learning_rate": -1}, "--learning-rate -1 must be positive"),
+        (ResidualConfig, {"learning_rates": (0.1, -1)}, "--learning-rates -1 must be positive"),
+        (ResidualConfig, {"validation_split": 0}, "--validation-split 0 must be a share between 0 and 1"),
+        (ResidualConfig, {"size": 30}, "--size 30 is too small"),
+        (ResidualConfig, {"resume": True}, "--resume needs --run-dir"),
+        (ScalingConfig, {"epochs": 2}, "--epochs 2 is not for study scaling: give --steps"),
+        (AveragingConfig, {"decays": (1.0,)}, "--decays 1.0 must be between 0 and 1"),
+    ],
+)
+def test_wrong_flags(kind, flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        kind(**flags)
+
+
+def status(words):
+    """The exit status of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return ended.value.code
+
+
+def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    """Each training is done once; one that was not finite is not begun again."""
+    begun, stop = [], [True]
+
+    def train(config):
+        begun.append(config.run_dir.name)
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        (config.run_dir / "checkpoints").mkdir(exist_ok=True)
+        line = {"step": 20, "epoch": 1, "loss": 2.0, "zeros": 0.4, "images_per_second": 10.0}
+        (config.run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        assert config.resume and not config.export and config.steps == 30
+        if config.residual_scale == (1.0,):
+            raise NotFiniteError("The loss is nan", 27)
+        return None if stop[0] else {}
+
+    monkeypatch.setattr(trials, "train", train)
+    folder = tmp_path / "study"
+    words = ["study", "scaling", "--scales", "1", "0.1", "--learning-rates", "0.1", "--seeds", "1"]
+    words += ["--steps", "30", "--remedies", "warm-up", "--run-dir", str(folder)]
+    assert status(words) == 75 and f"--resume --run-dir {folder}" in capsys.readouterr().out
+    assert begun == ["rate-0.1-seed-0"] * 2 and not (folder / "results.json").exists()
+    assert status(words) == 2 and f"--run-dir {folder} is not empty" in capsys.readouterr().err
+    stop[0] = False
+    assert status([*words, "--resume", "--size", "80"]) == 2
+    assert "--size is 80 now" in capsys.readouterr().err
+    assert status([*words, "--resume"]) == 0
+    assert len(begun) == 4  # the second one again, and the third
+    results = json.loads((folder / "results.json").read_text())
+    assert [each["outcome"] for each in results["outcomes"]] == ["not finite", "alive", "not finite"]
+    assert [each["step"] for each in results["outcomes"]] == [27, None, 27]
+    assert not list(folder.glob("trials/*/*/checkpoints")) and (folder / "scaling.png").exists()
+
+
+@pytest.mark.parametrize(
+    "study, pictures",
+    [
+        ("averaging", ["averaging_inception_resnet_v1_0.9.png"]),
+        pytest.param("residual", ["figure_21.png", "figure_22.png"], marks=pytest.mark.slow),
+        pytest.param("scaling", ["scaling.png"], marks=pytest.mark.slow),
+    ],
+)
+def test_smoke(study, pictures, tmp_path, capsys):
+    assert status(["study", study, "--smoke", "--run-dir", str(tmp_path / "study")]) == 0
+    assert "All of it is in" in capsys.readouterr().out
+    files = {"config.json", "results.json", "tables.md", "trials", ".lock", *pictures}
+    assert {path.name for path in (tmp_path / "study").iterdir()} == files
+    for each in json.loads((tmp_path / "study" / "results.json").read_text())["trials"]:
+        assert each["images_per_second"] > 0 and each["held_out"][-1]["step"] == each["steps"]
