@@ -2,6 +2,7 @@
 
 Nothing that a drawing shows is typed here: labels come from the layers, edges from their tensors, blocks
 from the names that `inception_tf.layers.Block` gives. Only the human titles and the figures stand in tables.
+The same boxes are what `schema` counts and `picture` draws for notebooks, which show no Mermaid.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import re
 
 import keras
 
+from inception_tf import block_picture
 from inception_tf.networks import NETWORKS, multiply_adds
 
 # The layers that a drawing shows as one convolution.
@@ -176,6 +178,11 @@ class Run:
         return len(self.blocks[0]) > 1
 
     @property
+    def heading(self):
+        """The title, and how many there are."""
+        return f"{len(self.blocks)} x {self.title}" if len(self.blocks) > 1 else self.title
+
+    @property
     def kind(self):
         """What the blocks are: their name without the number, such as inception_a."""
         return re.sub(r"_\d+$", "", self.blocks[0][0].block)
@@ -229,8 +236,7 @@ def structure(model, found):
     """Mermaid text of the large-scale structure."""
     lines = ["flowchart TD"]
     for number, run in enumerate(found):
-        times = f"{len(run.blocks)} x " if len(run.blocks) > 1 else ""
-        lines.append(f'    n{number}["{times}{run.title}"]')
+        lines.append(f'    n{number}["{run.heading}"]')
     lines.append(f'    output(["{model.output_names[0]}"])')
     for number, run in enumerate(found):
         target = f"n{number + 1}" if run is not found[-1] else "output"
@@ -238,19 +244,43 @@ def structure(model, found):
     return "\n".join(lines)
 
 
+def schema(name):
+    """The schema of a network as a Markdown table: its blocks, their outputs, parameters and figures.
+
+    Args:
+        name: in `NETWORKS`. It is built with 1,000 classes (facenet's: an embedding) at its published size.
+    """
+    size = NETWORKS[name].input_size
+    model = NETWORKS[name].builder(input_shape=(size, size, 3))
+    rows = [("Block", "Output", "Parameters", "Source"), ("---", "---", "---:", "---")]
+    for run in runs(model):
+        layers = [layer for block in run.blocks for node in block for layer in node.layers]
+        source = _source(name, run.kind) if run.is_block else ""
+        count = sum(layer.count_params() for layer in layers)
+        rows.append((run.heading, run.blocks[-1][-1].shape, f"{count:,}", source))
+    rows.append(("the whole network", "", f"{model.count_params():,}", _source(name, "structure")))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def picture(model):
+    """SVG text of a model that is one block, laid out as in the paper's figures."""
+    image, *block = nodes(model)
+    return block_picture.svg([image, *_branch_by_branch(block)])
+
+
 def page():
     """The whole of docs/networks.md."""
     parts, drawn = [INTRODUCTION], {}  # drawn: Mermaid text -> heading
     for name, entry in NETWORKS.items():
-        title, wording, figures = NETWORK_TITLES_AND_FIGURES[name]
+        title, *_ = NETWORK_TITLES_AND_FIGURES[name]
         size = entry.input_size
         model = entry.builder(input_shape=(size, size, 3))
         found = runs(model)
-        source = _source(wording, figures.get("structure"))
+        source = _source(name, "structure")
         sections = [_section(f"{title}: structure, {source}", structure(model, found))]
         links = []
         for run in (run for run in found if run.is_block):
-            source = _source(wording, figures.get(re.sub("inception_(resnet_)?", "", run.kind)))
+            source = _source(name, run.kind)
             heading = f"{title}: {run.title}, {source}"
             if run.drawing not in drawn:
                 drawn[run.drawing] = heading
@@ -269,7 +299,10 @@ def _section(heading, drawing):
     return f"### {heading}\n\n```mermaid\n{drawing}\n```\n"
 
 
-def _source(wording, figure):
+def _source(name, kind):
+    """Where the blocks of a kind, or the structure, of a network come from."""
+    _, wording, figures = NETWORK_TITLES_AND_FIGURES[name]
+    figure = figures.get(re.sub("inception_(resnet_)?", "", kind))
     return "as released" if figure is None else wording.format(figure)
 
 
