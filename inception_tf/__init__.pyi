@@ -14,6 +14,7 @@ from .inputs import preprocess_input as preprocess_input
 from .labels import decode_predictions as decode_predictions
 from .networks import NETWORKS as NETWORKS
 from .networks import multiply_adds as multiply_adds
+from .saliency import grad_cam as grad_cam
 from .weights.releases import RELEASES as RELEASES
 
 __version__: str

@@ -11,6 +11,7 @@ import keras
 MINIMUM_SIZE = 75  # pixels; the smallest input that leaves the 8x8 blocks a cell
 MINIMUM_SIZE_AUXILIARY = 107  # pixels; the smallest input that leaves the auxiliary head a 5x5 map
 NO_BOTTLENECK = object()  # the embedding size of the networks that have none
+RELEASED_SCALES = (0.17, 0.10, 0.20)  # of the residuals in the A, B and C blocks
 
 SHARED_ARGUMENTS = """
 
@@ -46,6 +47,9 @@ SHARED_ARGUMENTS = """
 RESIDUAL_SCALE = """
         residual_scale: factors on the residuals before they are added (section 3.3), for the A, B and C
             blocks; the defaults are those of the released networks."""
+EXTRA_BATCH_NORM = """
+        extra_batch_norm: whether the last residual sum goes through a batch norm before its ReLU, which did
+            not save wide networks (section 3.3)."""
 
 
 def documented(residual=False, more=""):
@@ -104,7 +108,8 @@ class Arguments:
     batch_norm_gamma: bool | None
     auxiliary_head: bool
 
-    residual_scale: Sequence[float] = (0.17, 0.10, 0.20)
+    residual_scale: Sequence[float] = RELEASED_SCALES
+    extra_batch_norm: bool = False
     embedding_size: int = NO_BOTTLENECK
     default_size: int = 299
 
@@ -156,7 +161,7 @@ class Arguments:
             "`batch_norm_epsilon` must be positive.",
             batch_norm_epsilon=self.batch_norm_epsilon,
         )
-        for name in ("include_top", "auxiliary_head"):
+        for name in ("include_top", "auxiliary_head", "extra_batch_norm"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"`{name}` must be True or False.", **{name: value})
         require(

@@ -10,8 +10,9 @@ from typing import Annotated, Literal, get_args
 import cyclopts
 
 from inception_tf import __version__
-from inception_tf.config import EvaluateConfig, Model, TrainConfig
+from inception_tf.config import EvaluateConfig, Model, TpuCheckConfig, TrainConfig
 from inception_tf.errors import TRY_AGAIN, UserError
+from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
 
 app = cyclopts.App(
     name="inception-tf",
@@ -22,6 +23,8 @@ app = cyclopts.App(
 )
 data = cyclopts.App(name="data", help="Prepare data sets.", help_format="markdown")
 app.command(data)
+studies = cyclopts.App(name="study", help="See the paper's claims for yourself.", help_format="markdown")
+app.command(studies)
 Launched = Literal["train", "evaluate"]
 Format = Literal["saved_model", "openvino", "onnx", "litert"]
 
@@ -78,6 +81,47 @@ def evaluate(
         results.append(found)
     if config.paper:
         paper.show(results)
+
+
+@app.command
+def report(run: Path, /):
+    """Write report.html of a run, also of one that is under way or was interrupted.
+
+    Args:
+        run: Its folder. A run that ends writes the page itself.
+    """
+    _require_tensorflow("report")
+
+    from inception_tf.report import page
+
+    try:
+        path = page.write(run)
+    except OSError as error:
+        raise UserError(
+            f"{run} cannot be written to ({error.strerror}): mend it, or copy the run."
+        ) from error
+    print(f"{path} is written.")
+
+
+@app.command
+def compare(*runs: Path, output: Path = Path("compare.html")):
+    """Show runs side by side: their errors, their curves and the flags that differ.
+
+    Args:
+        runs: Their folders, two or more.
+        output: Page to write, with the curves; written over.
+    """
+    if len(runs) < 2:
+        raise UserError("Give compare the folders of two runs or more.")
+    _require_tensorflow("compare")
+
+    from inception_tf.evaluation.tables import console
+    from inception_tf.report.comparison import compare
+
+    to = console()
+    for table in compare(runs, output):
+        to.print(table)
+    print(f"{output} shows the curves.")
 
 
 @app.command
@@ -269,6 +313,64 @@ def prepare(
         allow_corrupt=allow_corrupt,
         boxes=boxes,
     )
+
+
+@studies.command
+def residual(config: Annotated[ResidualConfig, cyclopts.Parameter(name="*")] = ResidualConfig()):  # noqa: B008
+    """Do residual connections make Inception train faster at equal cost? Figures 21 to 26, and a table.
+
+    Each network's learning rate is searched on a held-out part of the training images, then it is trained
+    with several seeds. With the defaults: four networks on 5,000 digits, hours on two CPU cores.
+    """
+    from inception_tf.studies import residual
+
+    _study(residual, config)
+
+
+@studies.command
+def scaling(config: Annotated[ScalingConfig, cyclopts.Parameter(name="*")] = ScalingConfig()):  # noqa: B008
+    """Does scaling the residuals down keep wide residual networks alive, and what else does? Section 3.3."""
+    from inception_tf.studies import scaling
+
+    _study(scaling, config)
+
+
+@studies.command
+def averaging(config: Annotated[AveragingConfig, cyclopts.Parameter(name="*")] = AveragingConfig()):  # noqa: B008
+    """Are averaged parameters better than those that were trained, epoch by epoch? Section 4."""
+    from inception_tf.studies import averaging
+
+    _study(averaging, config)
+
+
+def _study(study, config):
+    _require_tensorflow("study")
+
+    from inception_tf import strategies
+    from inception_tf.studies.study import conduct
+
+    strategies.prepare(config.strategy, None)
+    if conduct(study, config) is None:
+        sys.exit(TRY_AGAIN)
+
+
+@app.command
+def tpu_check(config: Annotated[TpuCheckConfig, cyclopts.Parameter(name="*")] = TpuCheckConfig()):  # noqa: B008
+    """Say whether a training step fits into a TPU chip and what bounds it there; no TPU is needed.
+
+    The step that `train` runs is compiled by the compiler for TPUs, which takes minutes.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")):
+        raise UserError(
+            "tpu-check needs JAX and libtpu: pip install 'inception_tf[tpu-check]' (Linux on x86-64 alone)."
+        )
+    _require_tensorflow("tpu-check")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the step is traced, not run
+
+    from inception_tf.tpu_check import check, report
+
+    found = check.check(config)
+    print(dumps(found) if config.json else report.text(found))
 
 
 @app.command

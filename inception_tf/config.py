@@ -1,15 +1,15 @@
-"""What a training run and an evaluation are asked to do: a dataclass of each, which the flags come from."""
+"""What training, evaluation and the check for TPUs are asked to do: a dataclass of each, of its flags."""
 
 import dataclasses
 import math
 import re
-import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from inception_tf.errors import UserError
+from inception_tf.flags import check_choices, check_least, flag
 from inception_tf.recipes import recipe_of
 
 TFDS = "tfds:"  # what --data begins with where it names a data set of TensorFlow Datasets
@@ -22,6 +22,7 @@ Model = Literal[
     "inception_resnet_v2_slim",
 ]
 
+AS_DRAWN = ("inception_resnet_v1", "inception_resnet_v2")  # the residual networks of the paper
 REMOTE = re.compile("[a-z0-9]{2,}:/")  # as Path makes it of gs://
 WARM_UP_EPOCHS = 5  # at most, where the learning rate is scaled up; Goyal et al., arXiv 1706.02677
 WARM_UP_SHARE = 0.1  # of all epochs, at most
@@ -43,6 +44,9 @@ class TrainConfig:
         held_out_split: Part of a `tfds:` data set that is held out. [default: validation, where it has one]
         held_out: Share that is not trained on, of each class of a folder without `val`, or of a `tfds:` data
             set without `validation`.
+        validation_split: Share of the images to train on that is held out in place of the data's own held-out
+            part, which is not looked at then: to choose settings on. It is one of each class; of TFRecords
+            the last files, of a `tfds:` data set the last images.
         allow_corrupt: Pictures that may be left out because they cannot be used: no whole JPEG or PNG, too
             small, too large, or with a label of no class. It costs a tenth of the input's speed.
         weights: Weights to start from: any file of weights, a checkpoint or the folder of a run, or the name
@@ -50,9 +54,15 @@ class TrainConfig:
         classes: `auto` or a number gives --weights a new last layer, for the classes of the data; a number
             must be theirs. [default: the last layer of the weights is kept]
         size: Height and width of the input, in pixels; at least 75. [default: that of --weights, else 75]
+        width_multiplier: Factor on the filters of every convolution; that of --weights.
+        residual_scale: Factor on the residuals before they are added, or three of them, for the A, B and C
+            blocks. [default: that of --weights, else 0.17 0.1 0.2]
+        extra_batch_norm: Batch norm of the last residual sum, before its ReLU, which did not save wide
+            networks in section 3.3.
         recipe: Optimizer, learning rate, loss, distortion, averages: `paper` is section 4, `slim` has its
-            flags' defaults, `tpu` tensorflow/tpu's numbers, `cpu-demo` is tuned for the digits, `fine-tune`
-            for a start from weights. `auto` is fine-tune with --weights, else cpu-demo.
+            flags' defaults, `tpu` tensorflow/tpu's numbers, `cpu-demo` is tuned for the digits, `study` is
+            section 4 within ten epochs, `fine-tune` for a start from weights. `auto` is fine-tune with
+            --weights, else cpu-demo.
         batch: Images a step, over all replicas; the recipe's learning rates are scaled with it. [default: the
             recipe's]
         epochs: Passes over the training images, of the whole network. [default: the recipe's]
@@ -69,6 +79,7 @@ class TrainConfig:
         auxiliary_weight: Factor on the loss of the auxiliary head; 0: none. It needs a size of at least 107.
             [default: the recipe's]
         average_decay: Decay of the running average of the parameters; 0: none. [default: the recipe's]
+        evaluate_raw: Evaluate the parameters as they are trained, too, beside their averages.
         distortion: How training images are distorted: `affine` turns, zooms and moves them a little; `crop`
             shows a part and mirrors it; `inception` does so as slim, and distorts the colours of a batch on
             the device; `slim` is slim's own, which takes more of the CPU. [default: the recipe's]
@@ -79,7 +90,7 @@ class TrainConfig:
         synchronized_batch_norm: Batch norm takes the statistics of all replicas' images together.
         accumulate: Parts of each replica's share of a batch, which go through the network one after the
             other, for less memory.
-        rematerialize: Compute what is inside a block again for the gradients: less memory, more time.
+        rematerialize: Compute a block's convolutions, too, again for the gradients: less memory, more time.
         jit: Compile the loss and its gradients with XLA, which draws other dropout masks. `auto` does so on
             GPUs; a TPU always does.
         seed: Seed of the initial weights, the order of the images, their distortion and dropout.
@@ -88,6 +99,8 @@ class TrainConfig:
         checkpoint_minutes: Minutes from one checkpoint to the next; an epoch ends with one, too.
         checkpoint_every: Steps from one checkpoint to the next, as well.
         keep: Newest checkpoints to keep, beside the best.
+        export: Leave model.keras and saved_model behind; without, a run ends with its results, its curve and
+            its checkpoints.
         skip_non_finite: Batches that may be left out because the loss is not finite on them; the run goes
             back to the last checkpoint for each.
         stall_timeout: Seconds without a step after which the run ends with status 75; 20 times that for what
@@ -103,11 +116,15 @@ class TrainConfig:
     train_split: str | None = None
     held_out_split: str | None = None
     held_out: float = 0.1
+    validation_split: float = 0.0
     allow_corrupt: int = 0
     weights: str | None = None
     classes: Literal["auto"] | int | None = None
     size: int | None = None
-    recipe: Literal["auto", "cpu-demo", "fine-tune", "paper", "slim", "tpu"] = "auto"
+    width_multiplier: float = 1.0
+    residual_scale: Annotated[tuple[float, ...] | None, SEVERAL] = None
+    extra_batch_norm: Annotated[bool, Parameter(negative="")] = False
+    recipe: Literal["auto", "cpu-demo", "study", "fine-tune", "paper", "slim", "tpu"] = "auto"
     batch: int | None = None
     epochs: int | None = None
     steps: int | None = None
@@ -121,6 +138,7 @@ class TrainConfig:
     label_smoothing: float | None = None
     auxiliary_weight: float | None = None
     average_decay: float | None = None
+    evaluate_raw: Annotated[bool, Parameter(negative="")] = False
     distortion: Literal["affine", "crop", "inception", "slim"] | None = None
     policy: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
@@ -135,6 +153,7 @@ class TrainConfig:
     checkpoint_minutes: float = 10
     checkpoint_every: int | None = None
     keep: int = 2
+    export: bool = True
     skip_non_finite: int = 0
     stall_timeout: float | None = None
     log_every: int = 10
@@ -146,11 +165,12 @@ class TrainConfig:
         """Raises `UserError` for a value that no run could take."""
         if isinstance(self.classes, str) and self.classes != "auto":
             raise UserError(f"--classes {self.classes} is unknown: give auto or a number.")
-        _check_choices(self)
+        check_choices(self)
         self._check_numbers()
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"--steps {self.steps} and --epochs {self.epochs} exclude each other: give one.")
         _check_splits(self, "train_split", "held_out_split")
+        self._check_variant()
         _check_tpu_name(self)
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the run to go on with.")
@@ -169,9 +189,35 @@ class TrainConfig:
                 f"--head-epochs {recipe.head_epochs} of --recipe {self.recipe_name} trains the last layer "
                 "alone, on features that only --weights can give: name some, or give --head-epochs 0."
             )
+        if self.evaluate_raw and not recipe.average_decay:
+            raise UserError(
+                "--evaluate-raw compares the parameters with their averages, and --average-decay 0 has none: "
+                "leave it out, or give a decay."
+            )
+
+    def _check_variant(self):
+        """Checks what the network is to have that its name does not say."""
+        if self.residual_scale is not None:
+            said = " ".join(map(str, self.residual_scale))
+            is_finite = all(0 <= scale < math.inf for scale in self.residual_scale)
+            if len(self.residual_scale) not in (1, 3) or not is_finite:
+                raise UserError(
+                    f"--residual-scale {said} must be one number, or three for the A, B and C blocks, and "
+                    "none negative."
+                )
+            if "resnet" not in self.model:
+                raise UserError(
+                    f"--residual-scale {said} is for networks with residuals, which {self.model} has not: "
+                    "leave it out."
+                )
+        if self.extra_batch_norm and self.model not in AS_DRAWN:
+            raise UserError(
+                f"--extra-batch-norm is for {' and '.join(AS_DRAWN)}, the residual networks that the paper "
+                f"draws, not {self.model}: leave it out."
+            )
 
     def _check_numbers(self):
-        _check_least(
+        check_least(
             self,
             size=75,
             batch=1,
@@ -191,12 +237,13 @@ class TrainConfig:
         )
         if self.seed >= 2**32:
             raise UserError(f"--seed {self.seed} is too large: give less than 2**32.")
-        positive = ("learning_rate", "head_learning_rate", "clip_norm", "checkpoint_minutes", "stall_timeout")
+        positive = ("width_multiplier", "learning_rate", "head_learning_rate", "clip_norm")
+        positive += ("checkpoint_minutes", "stall_timeout")
         for field in positive:
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise UserError(f"{flag(field)} {value} must be positive.")
-        for field in ("label_smoothing", "average_decay"):
+        for field in ("label_smoothing", "average_decay", "validation_split"):
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"{flag(field)} {value} must be a share of at least 0 and less than 1.")
@@ -257,6 +304,7 @@ class EvaluateConfig:
         paper: Print Tables 2 to 5 of the paper beside the results; NETWORKS may be left out then.
         results: Further results.json for the tables of --paper.
         held_out: share that is evaluated of a `tfds:` data set without validation, as in training.
+        validation_split: the run's, in training.
     """
 
     data: str | None = None
@@ -276,11 +324,12 @@ class EvaluateConfig:
     paper: Annotated[bool, Parameter(negative="")] = False
     results: Annotated[tuple[Path, ...], SEVERAL] = ()
     held_out: Annotated[float, Parameter(parse=False)] = 0.1
+    validation_split: Annotated[float, Parameter(parse=False)] = 0.0
 
     def __post_init__(self):
         """Raises `UserError` for a value that no evaluation could take."""
-        _check_choices(self)
-        _check_least(self, batch=1, allow_corrupt=0)
+        check_choices(self)
+        check_least(self, batch=1, allow_corrupt=0)
         _check_tpu_name(self)
         if self.crops not in (1, 12, 144):
             raise UserError(f"--crops {self.crops} is unknown: choose from 1, 12, 144.")
@@ -296,18 +345,38 @@ class EvaluateConfig:
             raise UserError("--resume needs --output, the folder of the evaluation to go on with.")
 
 
-def _check_choices(config):
-    for field, hint in typing.get_type_hints(type(config)).items():
-        value, choices = getattr(config, field), _choices(hint)
-        if isinstance(value, str) and choices and value not in choices:
-            raise UserError(f"{flag(field)} {value} is unknown: choose from {', '.join(choices)}.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TpuCheckConfig:
+    """The flags of `tpu-check`.
 
+    Attributes:
+        model: Network whose training step is compiled.
+        chip: TPU to compile it for; one chip takes the whole batch.
+        batch: Images a step.
+        size: Height and width of the input, in pixels. [default: as the network was published]
+        classes: Classes of the last layer.
+        recipe: Optimizer, loss, distortion and averages of the step, as in `train`.
+        policy: Keras dtype policy.
+        rematerialize: Compute a block's convolutions, too, again for the gradients: less memory, more time.
+        find_batch: Look for the largest batch that fits, too, from --batch on; some four compilations.
+        json: Print one line of JSON.
+    """
 
-def _check_least(config, **least):
-    for field, number in least.items():
-        value = getattr(config, field)
-        if value is not None and value < number:
-            raise UserError(f"{flag(field)} {value} is too small: give {number} or more.")
+    model: Model = "inception_v4"
+    chip: Literal["v5e", "v5p", "v6e"] = "v5e"
+    batch: int = 128
+    size: int | None = None
+    classes: int = 1000
+    recipe: Literal["paper", "slim", "tpu"] = "tpu"
+    policy: Literal["float32", "mixed_bfloat16"] = "mixed_bfloat16"
+    rematerialize: Annotated[bool, Parameter(name=("--rematerialize", "--remat"), negative="")] = False
+    find_batch: Annotated[bool, Parameter(negative="")] = False
+    json: Annotated[bool, Parameter(negative="")] = False
+
+    def __post_init__(self):
+        """Raises `UserError` for a value that no step could take."""
+        check_choices(self)
+        check_least(self, batch=1, size=75, classes=2)
 
 
 def _check_splits(config, *fields):
@@ -321,15 +390,3 @@ def _check_splits(config, *fields):
 def _check_tpu_name(config):
     if config.tpu_name is not None and config.strategy not in ("auto", "tpu"):
         raise UserError(f"--tpu-name {config.tpu_name} needs --strategy tpu, not {config.strategy}.")
-
-
-def _choices(hint):
-    """The values of the Literals in a type hint."""
-    if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)
-    return tuple(choice for part in typing.get_args(hint) for choice in _choices(part))
-
-
-def flag(field):
-    """A field's name as the command line writes it."""
-    return "--" + field.replace("_", "-")

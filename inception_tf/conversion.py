@@ -46,6 +46,7 @@ def load(source, network=None, classes=None, auxiliary_head=True, average=True):
     arguments = {} if classes is None else {"classes": classes}
     if read.embedding_size is not None:
         arguments["embedding_size"] = read.embedding_size
+    variant = read.card.variant.keywords() if read.card else {}
     try:
         model = NETWORKS[network].builder(
             include_top=bool(arguments),
@@ -53,8 +54,9 @@ def load(source, network=None, classes=None, auxiliary_head=True, average=True):
             batch_norm_gamma=read.has_gamma,
             auxiliary_head=auxiliary_head and read.has_auxiliary_head,
             **arguments,
+            **variant,
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # of a card, for a builder without such an argument
         raise UserError(f"No {network} can be built as {source} has it: {error}") from error
     weights.assign(model, read)
     return model, weights.card_of(read, network, classes, size)
@@ -144,6 +146,11 @@ def tensors_for(format, model, card):
                 "write another format."
             )
         ours = {name: value for name, value in ours.items() if name not in gammas}
+    if variant := card.variant.keywords():
+        raise UserError(
+            f"{format.NAME} has no {card.network} of {', '.join(f'{k}={v}' for k, v in variant.items())}: "
+            "write .keras or .weights.h5."
+        )
     names = format.names(card.network, ours)
     left_out = sorted(set(ours) - set(names))
     if any(not name.startswith("auxiliary_") for name in left_out):

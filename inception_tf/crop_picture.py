@@ -32,12 +32,22 @@ COLOURS = 128  # of the file, which stays small
 
 
 def draw(photo, path, credit=""):
-    """Draws the boxes of the 144 crops at 299 pixels: a row for each scale, a column for each square.
+    """Draws what `figure` gives as a small PNG file, `path`."""
+    png = io.BytesIO()
+    figure(photo, credit).savefig(png, dpi=100)
+    picture = Image.open(png).convert("RGB")
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def figure(photo, credit=""):
+    """The boxes of the 144 crops at 299 pixels: a row for each scale, a column for each square.
 
     Args:
         photo: uint8 [height, width, 3].
-        path: the PNG file to write.
         credit: whose photo it is.
+
+    Returns:
+        a Matplotlib figure.
     """
     height, width = photo.shape[:2]
     boxes = crops.boxes(height, width, SIZE, 144)
@@ -45,29 +55,26 @@ def draw(photo, path, credit=""):
     sides = [row[0].shorter for row in rows]
     widest = width * sides[-1] / min(height, width)
     inches = 3.5 / widest  # for each pixel of the resized photos
-    figure = Figure(figsize=(11, inches * sum(sides) * height / min(height, width) + 1.6))
-    figure.subplots_adjust(left=0.03, right=0.995, bottom=0.075, top=0.925, wspace=0.02, hspace=0.03)
-    grid = figure.subplots(4, 3, height_ratios=sides)
+    drawn = Figure(figsize=(11, inches * sum(sides) * height / min(height, width) + 1.6))
+    drawn.subplots_adjust(left=0.03, right=0.995, bottom=0.075, top=0.925, wspace=0.02, hspace=0.03)
+    grid = drawn.subplots(4, 3, height_ratios=sides)
     for axes_of_row, row in zip(grid, rows, strict=True):
         axes_of_row[0].set_ylabel(f"shorter side {row[0].shorter}", fontsize=11)
         for axes, start in zip(axes_of_row, range(0, 18, 6), strict=True):
             _draw_square(axes, photo, row[start : start + 6], widest)
     for axes, name in zip(grid[0], SQUARES[height > width], strict=True):
         axes.set_title(f"{name} square", fontsize=11)
-    figure.suptitle(
+    drawn.suptitle(
         f"The 144 crops at {SIZE} x {SIZE} pixels: 4 scales x 3 squares x 6 crops, and the mirror of each",
         fontsize=13,
         y=0.985,
     )
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="black") for _, colour, _ in CROPS]
     names = [name for name, _, _ in CROPS]
-    figure.legend(handles, names, ncols=6, loc="lower center", frameon=False, bbox_to_anchor=(0.5, 0.028))
+    drawn.legend(handles, names, ncols=6, loc="lower center", frameon=False, bbox_to_anchor=(0.5, 0.028))
     note = "All twelve are drawn at one scale; outlines that share an edge lie side by side."
-    figure.text(0.5, 0.014, f"{note}  {credit}", ha="center", fontsize=9)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=100)
-    picture = Image.open(png).convert("RGB")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    drawn.text(0.5, 0.014, f"{note}  {credit}", ha="center", fontsize=9)
+    return drawn
 
 
 def _draw_square(axes, photo, boxes, widest):

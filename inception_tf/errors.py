@@ -21,6 +21,18 @@ class TryAgainError(UserError):
     status = TRY_AGAIN
 
 
+class NotFiniteError(UserError):
+    """A run's loss, or a gradient, is infinite or no number, and it may not go on without that batch.
+
+    Attributes:
+        step: int, which step, counted from 1.
+    """
+
+    def __init__(self, sentence, step):
+        super().__init__(sentence)
+        self.step = step
+
+
 def without_operations(message):
     """A message of TensorFlow's, without the names of its operations."""
     return re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", message, flags=re.DOTALL)

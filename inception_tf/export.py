@@ -66,12 +66,13 @@ def export(
     folder = Path(folder).resolve()
     check_arguments(folder, format, dtype=dtype, top=top, max_pixels=max_pixels, overwrite=overwrite)
     kind = FORMATS[format]
+    computes_bfloat16 = machine.computes_bfloat16()
     if dtype == "auto":
-        dtype = "bfloat16" if "bfloat16" in kind.dtypes and machine.computes_bfloat16() else "float32"
+        dtype = "bfloat16" if "bfloat16" in kind.dtypes and computes_bfloat16 else "float32"
     content = {
         "format": format,
         "dtype": dtype,
-        "computes_bfloat16": machine.computes_bfloat16(),
+        "computes_bfloat16": computes_bfloat16,
         "versions": record.versions() | kind.versions(),
     }
     if format == "saved_model":

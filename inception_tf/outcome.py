@@ -1,15 +1,16 @@
-"""What a finished run leaves behind: its averaged network, in two forms that agree, and its curve."""
+"""What a finished run leaves behind: its curve, and its averaged network in two forms that agree."""
 
 from pathlib import Path
 
 from inception_tf import record
 from inception_tf.export import export
 from inception_tf.plots import plot_curve
+from inception_tf.report import page, predictions
 from inception_tf.weights import keras_files
 
 
 def leave_behind(task, averages, folder, metrics):
-    """Writes model.keras, saved_model and curve.png.
+    """Writes curve.png, and unless --no-export model.keras and saved_model.
 
     Args:
         task: a `Task`.
@@ -19,17 +20,24 @@ def leave_behind(task, averages, folder, metrics):
 
     Returns:
         the largest difference between what the SavedModel, reloaded with TensorFlow alone, and the network
-        say of the golden input.
+        say of the golden input; None without a SavedModel.
 
     Raises:
         RuntimeError: it is too large.
     """
     config = task.config
+    difference = _export(task, averages, folder) if config.export else None
+    data = Path(config.data).name if Path(config.data).is_absolute() else config.data
+    plot_curve(metrics, folder / "curve.png", f"{config.model} on {data}, {config.size} px")
+    return difference
+
+
+def _export(task, averages, folder):
     model = task.build_model()
     for variable in model.weights:
         variable.assign(averages[variable.path])
     keras_files.write(model, folder / "model.keras", task.card)
-    dtype = "bfloat16" if config.policy == "mixed_bfloat16" else "float32"
+    dtype = "bfloat16" if task.config.policy == "mixed_bfloat16" else "float32"
     exported = export(
         model,
         task.card,
@@ -43,6 +51,21 @@ def leave_behind(task, averages, folder, metrics):
         f"{folder / 'saved_model'} ({dtype}) reloaded with tensorflow alone: the same predictions "
         f"(largest difference {difference:.1e})."
     )
-    data = Path(config.data).name if Path(config.data).is_absolute() else config.data
-    plot_curve(metrics, folder / "curve.png", f"{config.model} on {data}, {config.size} px")
     return difference
+
+
+def show(task, answers, run, step):
+    """Keeps what the network says of single held-out images, and writes report.html.
+
+    Args:
+        task: a `Task`.
+        answers: the `Answers` to the held-out images.
+        run: the `RunDirectory`, with its results.
+        step: the last one.
+    """
+    source = task.source
+    with task.named_held_out_errors():
+        content = predictions.summarize(source.validation, source.class_names, answers)
+    run.show_predictions(step, content)
+    with run.writing():
+        page.write(run.path)

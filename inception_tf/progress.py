@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 
+DEAD = 1 - 1e-6  # share of zeros in the last features, which is a sum of shares
 WAITING = 0.05  # share of a step's time, above which a run is said to wait for its images
 
 
@@ -34,15 +35,16 @@ class Interval:
         }
 
 
-def dead(model, step):
+def dead(config, step):
     """The warning of a network that has died, with the paper's remedy (section 3.3)."""
     residuals = "has no residuals"
-    if "resnet" in model:
-        residuals = "scales them by 0.17, 0.10 and 0.20 already; residual_scale of its builder takes others"
+    if config.residual_scale:
+        a, b, c = config.residual_scale
+        residuals = f"scales them by {a:g}, {b:g} and {c:g} in A, B and C; --residual-scale takes others"
     return (
         f"Warning: at step {step} the network is dead, its last layer before the pooling gives zeros only "
         "(section 3.3). The paper's remedy is to scale residuals down, by 0.1 to 0.3; a lower learning rate "
-        f"did not help there. {model} {residuals}."
+        f"did not help there. {config.model} {residuals}."
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf import __version__
-from inception_tf.config import flag
 from inception_tf.errors import UserError
 from inception_tf.files import written_beside
+from inception_tf.flags import flag
 
 
 def write_json(path, content):
@@ -81,12 +81,17 @@ def check_flags(content, recorded, config, changeable, field):
         raise UserError(f"{recorded} is not the record of a run: it has no flags.")
     for name, value in plain(config).items():
         if name not in changeable and before.get(name) != value:
-            was = before.get(name)
+            value, was = _said(value), _said(before.get(name))
             right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
             raise UserError(
                 f"{flag(name)} is {value} now, but the run of {recorded} was started with {was}: "
                 f"{right}, or another {flag(field)}."
             )
+
+
+def _said(value):
+    """A flag's value as the command line writes it."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def versions():

@@ -9,18 +9,17 @@ from tqdm import tqdm
 
 from inception_tf import record, strategies
 from inception_tf.checkpoints import Checkpoints
-from inception_tf.errors import UserError
-from inception_tf.outcome import leave_behind
-from inception_tf.progress import Interval, data_report, dead, sentence
+from inception_tf.errors import NotFiniteError, UserError
+from inception_tf.outcome import leave_behind, show
+from inception_tf.progress import DEAD, Interval, data_report, dead, sentence
 from inception_tf.run_directory import RESUMABLE
 from inception_tf.trainer import StepResult, Trainer
 
 OVERFLOWS = 30  # steps in a row that the loss scale may overflow: by then it is 2**-15
-DEAD = 1 - 1e-6  # share of zeros, which is a sum of shares
 SLOW = 20  # times the stall timeout, for what traces a graph, or reads or writes much
 
 
-class _NotFiniteError(Exception):
+class _SpoiltStepError(Exception):
     """The loss of a step, or what it left in a variable, is infinite or no number.
 
     Args:
@@ -61,6 +60,7 @@ class Run:
         self._directory = directory
         self._watch = watch
         self._stopped = stopped
+        self._interval = Interval()
         self._is_dead = False  # at the last line of metrics
         self._overflows = 0  # steps in a row whose gradients were not finite
         self._not_finite = directory.not_finite
@@ -102,7 +102,7 @@ class Run:
                 try:
                     step = self._take_steps(step)
                     break
-                except _NotFiniteError as error:
+                except _SpoiltStepError as error:
                     step = self._go_back(error)
             results = self._evaluate(step)
             return self._finish(step, results) if self._is_first else results
@@ -163,7 +163,7 @@ class Run:
         """Trains from `step` to the last; returns that, which is saved.
 
         Raises:
-            _NotFiniteError: the loss is not finite.
+            _SpoiltStepError: the loss is not finite.
             _StoppedError: the run is to stop; its last step is saved.
         """
         config, steps = self._config, self._steps
@@ -174,7 +174,8 @@ class Run:
             self._save(step)
             raise _StoppedError
         # Results are read one step late, so that an accelerator never waits for this process.
-        pending, interval, saved_at = collections.deque(), Interval(), time.monotonic()
+        pending, saved_at = collections.deque(), time.monotonic()
+        self._interval = Interval()
         # Graphs are traced in the first steps; after a checkpoint one worker may wait for its disk.
         quick_from = step + 2
         with tqdm(
@@ -189,20 +190,20 @@ class Run:
                 signals = float(bool(self._stopped)), float(is_due and self._is_first)
                 step += 1
                 times = 1 if step > quick_from else SLOW
-                interval.waited += self._start_step(step, batches, pending, signals, times)
+                self._interval.waited += self._start_step(step, batches, pending, signals, times)
                 progress.update(self._batch)
                 self._checkpoints.poll()
                 pauses = steps.pauses(step, config.log_every, config.checkpoint_every)
                 results = self._read(pending, 0 if pauses else 1)
                 stop, save = any(each.stop for each in results), any(each.save for each in results)
                 if stop or save:
-                    results += self._read(pending, 0)
-                interval.results += results
+                    self._read(pending, 0)
                 if not (pauses or stop or save):
                     continue
-                if interval.results:
-                    row = self._log(step, interval.row(self._batch))
+                if self._interval.results:
+                    row = self._log(step, self._interval.row(self._batch))
                     progress.set_postfix_str(f"loss {row['loss']:.3f}, error {row['top1_error']:.1%}")
+                    self._interval.results = []
                 every = config.checkpoint_every or steps.last
                 if stop or save or step == steps.last or step % every == 0:
                     self._save(step)
@@ -215,7 +216,7 @@ class Run:
                 if step == steps.head:
                     self._say("From here on the whole network is trained.")
                     quick_from = step + 2
-                interval = Interval()
+                self._interval = Interval()
         if config.data_report:
             self._say(data_report(self._directory.read_metrics()))
         return step
@@ -228,24 +229,30 @@ class Run:
             batch = next(batches)
             waited = time.monotonic() - began
             self._watch.at(f"step {step}", times)
+            if step == 1 and self._is_first:
+                self._directory.show_start(self._trainer.model, self._trainer.seen(batch))
             if step not in self._skipped:
                 pending.append((step, self._trainer.step(step - 1, batch, signals)))
         self._task.left_out.check()
         return waited
 
     def _read(self, pending, left):
-        """The results of the steps that are under way, waited for, until so many are left."""
+        """The results of the steps that are under way, waited for, until so many are left.
+
+        Those that are finite go to the interval.
+        """
         results = []
         while len(pending) > left:
             step, numbers = pending.popleft()
             result = StepResult(*numbers.numpy().tolist())
-            results.append(result)
             if not math.isfinite(result.loss):
-                raise _NotFiniteError(step, f"The loss is {result.loss}")
+                raise _SpoiltStepError(step, f"The loss is {result.loss}")
             self._overflows = 0 if math.isfinite(result.gradient_norm) else self._overflows + 1
             # mixed_float16 overflows now and then, which costs no more than a step.
             if self._overflows > (OVERFLOWS if self._config.policy == "mixed_float16" else 0):
-                raise _NotFiniteError(step, "A gradient is infinite or no number")
+                raise _SpoiltStepError(step, "A gradient is infinite or no number")
+            results.append(result)
+            self._interval.results.append(result)
         return results
 
     @property
@@ -261,8 +268,10 @@ class Run:
             the step of that checkpoint.
 
         Raises:
-            UserError: no more batches may be left out.
+            NotFiniteError: no more batches may be left out.
         """
+        if self._interval.results:  # those of the steps before it, since the last line of metrics
+            self._log(error.step - 1, self._interval.row(self._batch))
         self._watch.at("the checkpoint to go back to", times=SLOW)
         step, learning_rate = error.step, self._trainer.learning_rate(error.step - 1)
         row = {
@@ -277,15 +286,18 @@ class Run:
         self._checkpoints.wait()
         where = f"{error.what} at step {step}, at a learning rate of {learning_rate:g}"
         if not (self._skipped and is_new):
-            raise UserError(
+            raise NotFiniteError(
                 f"{where}: start again in another --run-dir with a lower --learning-rate "
                 "(--head-learning-rate where the last layer alone is trained), or go on with --resume and "
                 f"--skip-non-finite {len(self._not_finite)}, without the batches that are named in "
-                f"{self._directory.path / 'not_finite.json'}."
+                f"{self._directory.path / 'not_finite.json'}.",
+                step,
             )
         before = self._restore()
         if self._checkpoints.newest is None:
-            raise UserError(f"{where}, and {self._checkpoints.directory} holds no checkpoint to go back to.")
+            raise NotFiniteError(
+                f"{where}, and {self._checkpoints.directory} holds no checkpoint to go back to.", step
+            )
         self._directory.forget_metrics_after(before)
         self._say(f"{where}: back to step {before}, to go on without the batch of step {step}.")
         return before
@@ -301,7 +313,7 @@ class Run:
         self._directory.log(row)
         was_dead, self._is_dead = self._is_dead, row["zeros"] > DEAD
         if self._is_dead and not was_dead:
-            self._say(dead(self._config.model, step))
+            self._say(dead(self._config, step))
         return row
 
     def _save(self, step):
@@ -311,7 +323,7 @@ class Run:
         try:
             self._checkpoints.save(step)
         except FloatingPointError as error:
-            raise _NotFiniteError(step, str(error)) from error
+            raise _SpoiltStepError(step, str(error)) from error
 
     def _evaluate_epoch(self, step):
         """Evaluates between two epochs; what was trained is saved before, since that may take long."""
@@ -320,7 +332,10 @@ class Run:
         self._say(sentence(f"Epoch {round(step / self._steps.an_epoch)}", results))
 
     def _evaluate(self, step):
-        """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept."""
+        """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept.
+
+        With --evaluate-raw those of the weights as trained are among them, as `raw_loss` and so on.
+        """
         place = f"the evaluation after step {step}"
 
         def after_batch():
@@ -330,8 +345,11 @@ class Run:
 
         self._watch.at(place, times=SLOW)
         with self._task.named_held_out_errors():
-            replicas = self._strategy.num_replicas_in_sync
-            results = self._trainer.evaluate(self._task.held_out_batches(self._worker, replicas), after_batch)
+            batches = self._task.held_out_batches(self._worker, self._strategy.num_replicas_in_sync)
+            results = self._trainer.evaluate(batches, after_batch)
+            if self._config.evaluate_raw:
+                raw = self._trainer.evaluate(batches, after_batch, average=False)
+                results |= {f"raw_{name}": raw[name] for name in ("loss", "top1_error", "top5_error")}
         left_out = self._task.left_out
         left_out.check()
         expected = len(self._task.source.validation) - len(left_out.parts["held_out"])
@@ -354,17 +372,20 @@ class Run:
             self._say(f"{left_out}: left out.")
             results["left_out"] = left_out.named()
         if not math.isfinite(results["loss"]):
-            raise UserError(
+            raise NotFiniteError(
                 f"The loss on the held-out images is {results['loss']} after step {step}: start again in "
-                "another --run-dir with a lower --learning-rate."
+                "another --run-dir with a lower --learning-rate.",
+                step,
             )
         self._say(sentence("Averaged weights", results))
         averages = self._trainer.average.values()
         with run.writing():
             difference = leave_behind(self._task, averages, run.path, run.read_metrics())
-        results["saved_model_difference"] = difference
+        if difference is not None:
+            results["saved_model_difference"] = difference
         run.write_results(results)
-        self._say(f"All of it is in {run.path}")
+        show(self._task, self._trainer.answers, run, step)
+        self._say(f"All of it is in {run.path}, report.html shows it.")
         return results
 
     def _is_asked_to_stop(self):

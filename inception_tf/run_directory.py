@@ -12,10 +12,11 @@ import tensorflow as tf
 from inception_tf import record
 from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.errors import TryAgainError, UserError, without_operations
+from inception_tf.events import Events
 from inception_tf.files import lock, written_beside
 
-# Flags that may differ when a run is resumed: where it runs, how often it saves and says so, and how many
-# images it does without, as the others stay where they are.
+# Flags that may differ when a run is resumed: where it runs, how often it saves and says so, what it leaves
+# behind, and how many images it does without, as the others stay where they are.
 RESUMABLE = {
     "run_dir",
     "resume",
@@ -27,6 +28,7 @@ RESUMABLE = {
     "checkpoint_every",
     "checkpoint_minutes",
     "keep",
+    "export",
     "skip_non_finite",
     "stall_timeout",
     "log_every",
@@ -76,6 +78,11 @@ class RunDirectory:
     def results(self):
         """The results of the finished run, or None."""
         return self._read("results.json")
+
+    @property
+    def predictions(self):
+        """What the finished run says of single held-out images, as `predictions.summarize`, or None."""
+        return self._read("predictions.json")
 
     @property
     def split(self):
@@ -190,21 +197,36 @@ class RunDirectory:
         with self.writing():
             with self._metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            with self._events.as_default(row["step"]):
-                for name, value in row.items():
-                    tf.summary.scalar(name, value)
-            self._events.flush()
+            self._events.add_scalars(row["step"], row)
+
+    def show_start(self, model, images):
+        """Shows in TensorBoard what is trained and on what, unless an attempt before has.
+
+        Args:
+            model: the network.
+            images: [n, height, width, 3] in [0, 1], as they are fed.
+        """
+        if self._writes:
+            with self.writing():
+                self._events.add_start(model, images)
+
+    def show_predictions(self, step, content):
+        """Keeps what `predictions.summarize` gave, and shows its pictures in TensorBoard."""
+        self._write("predictions.json", content)
+        with self.writing():
+            for name in ("mistakes", "examples"):
+                self._events.add_pictures(step, name, content[name])
 
     @functools.cached_property
     def _events(self):
-        return tf.summary.create_file_writer(str(self.path / "tensorboard"))
+        return Events(self.path / "tensorboard")
 
     def read_metrics(self):
         """The lines of metrics.jsonl, as dicts; a line that a kill cut off is left out."""
         if not self._metrics.exists():
             return []
-        lines = self._metrics.read_text().splitlines()
         try:
+            lines = self._metrics.read_text().splitlines()
             return [json.loads(line) for line in lines if line.endswith("}")]
         except ValueError as error:
             raise UserError(f"{self._metrics} is damaged: {error}.") from error

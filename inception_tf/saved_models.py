@@ -25,14 +25,14 @@ OPERATIONS = """
     Abs Add AddN AddV2 Ceil ClipByValue Cos Div DivNoNan Erf Erfc Exp Expm1 Floor FloorDiv FloorMod Log
     Log1p Maximum Minimum Mul Neg Pow RealDiv Reciprocal Round Rsqrt Sign Sin Sqrt Square
     SquaredDifference Sub
-    Equal Greater GreaterEqual IsFinite Less LessEqual LogicalAnd LogicalNot LogicalOr NotEqual Select
+    Equal Greater GreaterEqual Less LessEqual LogicalAnd LogicalNot LogicalOr NotEqual Select
     SelectV2
     All Any ArgMax ArgMin Max Mean Min Prod Sum TopKV2 Where
     BatchMatMulV2 BatchMatMulV3 Einsum MatMul
     AvgPool BiasAdd Conv2D DepthwiseConv2dNative FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 LRN
     MaxPool Elu LeakyRelu LogSoftmax Relu Relu6 Selu Sigmoid Softmax Softplus Softsign Tanh
     DecodeJpeg DecodePaddedRaw DecodePng ExtractJpegShape ResizeBicubic ResizeBilinear
-    ResizeNearestNeighbor ScaleAndTranslate StringFormat StringLength
+    ResizeNearestNeighbor ScaleAndTranslate StringLength
 """
 # The functions by which TensorFlow would save the SavedModel again, or restore it: they are for files. They
 # are not run, but TensorFlow works out the shapes in them when it loads them, and for that runs what is

@@ -3,6 +3,7 @@
 import math
 
 from inception_tf import weights
+from inception_tf.arguments import RELEASED_SCALES
 from inception_tf.data import batches
 from inception_tf.data.distortions import DISTORTIONS
 from inception_tf.data.left_out import LeftOut, named_errors
@@ -38,7 +39,10 @@ class Task:
         scale = initial.card.preprocessing.scale if initial and initial.card else "inception"
         central_fraction = DISTORTIONS[recipe.distortion].central_fraction
         self.preprocessing = weights.Preprocessing(scale=scale, central_fraction=central_fraction)
-        self.card = weights.Card(config.model, config.size, source.class_names, self.preprocessing)
+        variant = weights.Variant(
+            config.width_multiplier, config.residual_scale or RELEASED_SCALES, config.extra_batch_norm
+        )
+        self.card = weights.Card(config.model, config.size, source.class_names, self.preprocessing, variant)
 
     def build_model(self):
         """The network, as it is exported."""
@@ -72,6 +76,7 @@ class Task:
             input_shape=(self.config.size, self.config.size, 3),
             classes=len(self.source.class_names),
             batch_norm_momentum=self.recipe.batch_norm_momentum,
+            **self.card.variant.keywords(),
             **keywords,
         )
 

@@ -70,7 +70,7 @@ class Trainer:
         scale: of what the network sees, that of a `weights.Preprocessing`.
         accumulate: parts of a replica's share.
         synchronized: whether batch norm takes the statistics of all replicas' parts together.
-        rematerialize: whether what is inside a block is computed again for the gradients, and not kept.
+        rematerialize: whether a block's convolutions, too, are computed again for the gradients, not kept.
         jit: whether XLA compiles the loss of a part and its gradients; it draws other dropout masks from the
             same seed, and cannot be had with `synchronized` on several replicas.
 
@@ -78,6 +78,8 @@ class Trainer:
         model: the network, with a softmax top.
         average: the `ParameterAverage` of its weights.
         variables: dict of all that a checkpoint needs, by name.
+        answers: the `Answers` of the last evaluation of averaged weights; None before.
+        whole_step: the `tf.function` of `step` once the whole network is trained, of tensors alone.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Trainer:
             self.average = ParameterAverage(self.model.weights, recipe.average_decay)
             self._loss_scale = LossScale() if keras.config.dtype_policy().name == "mixed_float16" else None
         self.variables = self._named_variables()
+        self.answers = None
         self._finish = distortions.finisher(recipe.distortion, scale)
         logits = keras.Model(self.model.input, self.model.get_layer("logits").output)
         self._evaluator = Evaluator(strategy, logits, scale)
@@ -131,13 +134,14 @@ class Trainer:
                 parts=parts,
                 seed=seed,
                 rematerialize=rematerialize,
+                on_cpu=not jit and _has_cpus_alone(),
                 variables=stage.trained,
                 statistics=stage.statistics,
             )
-            return tf.function(self._make_step(stage, objective))
+            return tf.function(self._make_step(stage, objective), autograph=False)
 
         self._head_step = graph(_Stage(head.trainable_variables, [], backbone))
-        self._whole_step = graph(_Stage(self.model.trainable_variables, moving, frozen))
+        self.whole_step = graph(_Stage(self.model.trainable_variables, moving, frozen))
 
     def step(self, number, batch, signals=(0.0, 0.0)):
         """Takes a step.
@@ -151,13 +155,33 @@ class Trainer:
             float32 [6], the values of a `StepResult`, the same on all workers. On an accelerator it is waited
             for when it is read.
         """
-        step = self._head_step if number < self._head_steps else self._whole_step
+        step = self._head_step if number < self._head_steps else self.whole_step
         return step(tf.constant(number), batch, tf.constant(signals, tf.float32))
 
-    def evaluate(self, batches, moved=lambda: None):
-        """Errors of the averaged weights on `batches.evaluation_batches` (see `Evaluator`)."""
-        with self._averaged_weights():
-            return self._evaluator(batches, moved)
+    def evaluate(self, batches, moved=lambda: None, average=True):
+        """Errors of the averaged or the trained weights on `batches.evaluation_batches`: see `Evaluator`."""
+        with self._averaged_weights() if average else contextlib.nullcontext():
+            results, answers = self._evaluator(batches, moved)
+        if average:
+            self.answers = answers
+        return results
+
+    def seen(self, batch, most=8):
+        """The first images of a batch as the network sees them in training, to be looked at.
+
+        Args:
+            batch: as in `step`.
+            most: images.
+
+        Returns:
+            float32 [up to `most`, height, width, 3] in [0, 1].
+        """
+        pixels, draws = (
+            tf.constant(self._strategy.experimental_local_results(batch[name])[0].numpy()[:most])
+            for name in ("pixels", "draws")
+        )
+        images = distortions.DISTORTIONS[self._recipe.distortion].finish(pixels, draws, "inception")
+        return tf.clip_by_value((images + 1) / 2, 0.0, 1.0).numpy()
 
     def learning_rate(self, number):
         """The learning rate of a step."""
@@ -177,10 +201,11 @@ class Trainer:
 
     def _named_variables(self):
         slots = [v for v in self._optimizer.variables if v is not self._optimizer.iterations]
+        averages = self.average.averages if self._recipe.average_decay else {}  # else they are the weights
         variables = {
             **{f"model/{variable.path}": variable for variable in self.model.weights},
             **{f"optimizer/{variable.path}": variable for variable in slots},
-            **{f"average/{path}": variable for path, variable in self.average.averages.items()},
+            **{f"average/{path}": variable for path, variable in averages.items()},
         }
         return variables | (self._loss_scale.variables if self._loss_scale else {})
 
@@ -212,7 +237,7 @@ class Trainer:
             return objective(values, statistics, images, labels, weights, part, loss_scale)
 
         if self._jit:
-            contribution = tf.function(contribution, jit_compile=True)
+            contribution = tf.function(contribution, jit_compile=True, autograph=False)
 
         def add(batch, part):
             return contribution(self._finish(batch), batch["label"], batch["weight"], part)
@@ -224,12 +249,16 @@ class Trainer:
         parts = {
             name: tf.reshape(each, (self._accumulate, -1, *each.shape[1:])) for name, each in batch.items()
         }
-        totals = tf.nest.map_structure(tf.zeros_like, (values, statistics, tf.zeros(3)))
-        for i in tf.range(self._accumulate):
-            # Else TensorFlow computes parts side by side, and holds the memory of all of them.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+
+        def add_next(i, totals):
             added = add({name: each[i] for name, each in parts.items()}, first + i)
-            totals = tf.nest.map_structure(tf.add, totals, added)
+            return i + 1, tf.nest.map_structure(tf.add, totals, added)
+
+        totals = tf.nest.map_structure(tf.zeros_like, (values, statistics, tf.zeros(3)))
+        # Parts that are computed side by side would hold the memory of all of them.
+        _, totals = tf.while_loop(
+            lambda i, _: i < self._accumulate, add_next, (0, totals), parallel_iterations=1
+        )
         return totals
 
     def _apply(self, stage, number, gradients, statistics):
@@ -256,6 +285,10 @@ class Trainer:
         else:
             update()
         return norm
+
+
+def _has_cpus_alone():
+    return {device.device_type for device in tf.config.list_logical_devices()} == {"CPU"}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from inception_tf import keras_settings, strategies, weights
-from inception_tf.arguments import MINIMUM_SIZE_AUXILIARY
+from inception_tf.arguments import MINIMUM_SIZE_AUXILIARY, RELEASED_SCALES
 from inception_tf.data import sources
 from inception_tf.errors import UserError
 from inception_tf.interruption import stop_signals
@@ -20,6 +20,7 @@ from inception_tf.run_directory import RunDirectory
 from inception_tf.stalls import Watch
 from inception_tf.steps import Steps
 from inception_tf.task import Task
+from inception_tf.weights.card import MAXIMUM_WIDTH
 
 DEFAULT_SIZE = 75  # pixels
 
@@ -54,6 +55,7 @@ def _train(config, watch):
         return run.results
     recipe = config.recipe_values()
     _check_parts(config, recipe, strategy)
+    _check_variant(config, initial)
     source = sources.load(config, run.split)
     _check_classes(config, initial, source.class_names)
     steps = Steps.of(recipe, len(source.train), config.steps)
@@ -61,6 +63,11 @@ def _train(config, watch):
         f"{config.model}, {config.size} px, on {config.data}; recipe {config.recipe}, distortion "
         f"{recipe.distortion}; {config.policy}, {strategy.num_replicas_in_sync} replica(s); {run.path}"
     )
+    if config.validation_split:
+        print(
+            f"Held out: {len(source.validation)} of {len(source.train) + len(source.validation)} images to "
+            "train on; the data's own held-out part is not looked at."
+        )
     print(_learning_rates(config, recipe))
     if steps.head:
         whole = steps.last - steps.head
@@ -102,12 +109,22 @@ def _settle(config, initial):
         data=data,
         checkpoint_dir=config.checkpoint_dir and _absolute(config.checkpoint_dir),
         size=size,
+        residual_scale=_residual_scale(config, initial),
         recipe=config.recipe_name,
         strategy=strategy,
         policy=policy,
         jit=_resolved_jit(config),
         run_dir=run_dir,
     )
+
+
+def _residual_scale(config, initial):
+    """The factors on the residuals of the A, B and C blocks, or None for a network that has none."""
+    if "resnet" not in config.model:
+        return None
+    if config.residual_scale is None:
+        return initial.card.variant.residual_scale if initial and initial.card else RELEASED_SCALES
+    return tuple(config.residual_scale) * (3 if len(config.residual_scale) == 1 else 1)
 
 
 def _absolute(folder):
@@ -140,6 +157,28 @@ def _check_parts(config, recipe, strategy):
         raise UserError(
             f"--size {config.size} is too small for the auxiliary head of --recipe {config.recipe}: give "
             f"{MINIMUM_SIZE_AUXILIARY} or more, or --auxiliary-weight 0."
+        )
+
+
+def _check_variant(config, initial):
+    """Checks that a network can be so wide, and that the weights to start from are of such a network."""
+    if config.width_multiplier > MAXIMUM_WIDTH:
+        raise UserError(
+            f"--width-multiplier {config.width_multiplier} is too large: give {MAXIMUM_WIDTH} or less."
+        )
+    if initial is None or initial.card is None:
+        return
+    variant = initial.card.variant
+    if variant.width_multiplier != config.width_multiplier:
+        raise UserError(
+            f"--width-multiplier {config.width_multiplier} is not that of --weights {config.weights}: give "
+            f"--width-multiplier {variant.width_multiplier}."
+        )
+    if variant.extra_batch_norm != config.extra_batch_norm:
+        trained, right = ("with", "add") if variant.extra_batch_norm else ("without", "leave out")
+        raise UserError(
+            f"--weights {config.weights} were trained {trained} an extra batch norm: {right} "
+            "--extra-batch-norm."
         )
 
 

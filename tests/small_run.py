@@ -238,6 +238,9 @@ def main():
     for name in NEEDLESS:
         sys.modules[name] = None
     sys.modules["inception_tf.plots"] = types.SimpleNamespace(plot_curve=lambda *_: None)
+    sys.modules["inception_tf.report.page"] = types.SimpleNamespace(write=lambda *_: None)
+    nothing = {"mistakes": [], "examples": []}
+    sys.modules["inception_tf.report.predictions"] = types.SimpleNamespace(summarize=lambda *_: nothing)
     import tensorflow as tf
 
     from inception_tf import checkpoints, cli, networks, outcome, run_directory, trainer
@@ -281,6 +284,7 @@ def main():
     trainer.Trainer.evaluate = announced("evaluation", trainer.Trainer.evaluate)
     outcome.export = announced("export", outcome.export)
     run_directory.RunDirectory.open = announced("begin", run_directory.RunDirectory.open)
+    run_directory.RunDirectory.show_start = lambda *_: None  # larger than ROOM
     cli.main(sys.argv[1:])
 
 

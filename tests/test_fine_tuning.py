@@ -186,7 +186,7 @@ def test_the_head_stage_computes_no_gradient_of_a_convolution():
     trainer, batch, *_ = _trainer()
     head, whole = (
         _operations(step.get_concrete_function(tf.constant(1), batch, tf.zeros(2)).graph)
-        for step in (trainer._head_step, trainer._whole_step)
+        for step in (trainer._head_step, trainer.whole_step)
     )
     assert "Conv2DBackpropFilter" in whole and "Conv2D" in head
     assert not {operation for operation in head if "Conv2DBackprop" in operation}
@@ -334,7 +334,8 @@ def test_the_images_are_of_the_scale_of_the_weights(pictures, trained, tmp_path,
 
     def evaluate(self, batches, moved):
         seen.append(next(iter(batches))["pixels"].numpy())
-        return self._evaluator(batches)
+        results, self.answers = self._evaluator(batches)
+        return results
 
     def differences(folder, format, dtype, path):
         seen.append(dict(np.load(path)))

@@ -1,4 +1,4 @@
-"""Fine-tuning of the real network on real pictures, from files of weights and PNG to the name of a digit."""
+"""Fine-tuning of the real network on real pictures, from files of weights and PNG to a digit: `-m slow`."""
 
 import json
 
@@ -71,6 +71,7 @@ def _moved(before, after):
     }
 
 
+@pytest.mark.slow
 def test_new_classes_from_files_of_pictures_to_a_name(digits, watched, tmp_path, capsys):
     keras.utils.set_random_seed(0)
     _write_weights(_images(digits.train, 0, 6).reshape(-1, 75, 75, 3), tmp_path / "weights.keras")

@@ -94,6 +94,17 @@ def test_the_same_answers_with_fewer_layers(name, networks):
     }  # fmt: skip
 
 
+def test_the_extra_batch_norm_stays_a_layer():
+    """It stands on a sum, of which one part has no weights to take it up."""
+    builder = NETWORKS["inception_resnet_v1"].builder
+    arguments = {"input_shape": (75, 75, 3), "classes": 5, "width_multiplier": 0.1}
+    model = randomised(builder(**arguments, extra_batch_norm=True))
+    for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 0.05)):
+        folded = fold(model, dtype)
+        check_same(folded, model, pixels_of(75), tolerance=tolerance)
+        assert kinds(folded, *LEFT_OUT) == ["inception_resnet_c_5_bn"]
+
+
 def test_the_model_is_left_as_it_was(networks):
     model = networks("inception_v4")
     before = [value.tobytes() for value in model.get_weights()]
@@ -258,6 +269,7 @@ CHILD = """
     from inception_tf.serving.folding import fold
 
     assert keras.backend.backend() == "jax"
+    keras.utils.set_random_seed(0)
     model = InceptionResNetV1(input_shape=(75, 75, 3), classes=7, width_multiplier=0.01)
     random = np.random.default_rng(0)
     for variable in model.weights:

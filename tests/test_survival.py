@@ -150,6 +150,7 @@ def test_a_batch_on_which_the_loss_is_not_finite_is_skipped(tmp_path):
 def test_a_dead_network_is_said_with_the_remedy(tmp_path):
     out = train(tmp_path / "run", *SHORT, dead=True)
     assert "Warning: at step 3 the network is dead" in out and "scale residuals down, by 0.1 to 0.3" in out
+    assert "inception_resnet_v1 scales them by 0.17, 0.1 and 0.2" in out
     assert {row["zeros"] for row in rows(tmp_path / "run") if "loss" in row} == {1.0}
 
 

@@ -100,6 +100,20 @@ def test_imagenet_is_prepared_and_read_as_it_is(imagenet):
     assert "imagenet2012-train.tfrecord-00000-of-00001, record 0" in data.train.name(record)
 
 
+@pytest.mark.parametrize("train, kept", [(None, 9), ("train[:8]", 6)])
+def test_the_last_images_to_train_on_may_be_for_validation(train, kept, imagenet):
+    count = int(kept / 0.75)
+    everything = [e["image"] for e in _examples(tfds_source.load("imagenet2012", f"train[:{count}]").train)]
+    data = tfds_source.load("imagenet2012", train, validation_split=0.25)
+    assert [e["image"] for e in _examples(data.train)] == everything[:kept]
+    assert [e["image"] for e in _examples(data.validation)] == everything[kept:]
+
+
+def test_a_part_that_does_not_begin_a_split_has_no_last_images(imagenet):
+    with pytest.raises(UserError, match=r"not of --train-split train\[2:\]"):
+        tfds_source.load("imagenet2012", "train[2:]", validation_split=0.25)
+
+
 def test_parts_of_splits(imagenet):
     everything = {e["image"] for e in _examples(tfds_source.load("imagenet2012").train)}
     data = tfds_source.load("imagenet2012", "train[:75%]", "train[75%:]")

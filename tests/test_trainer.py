@@ -155,12 +155,13 @@ def test_errors_are_counted_by_hand(strategy_name):
     with strategy.scope():
         network = keras.Sequential([keras.Input((10,)), keras.layers.Rescaling(10.0)])
     images = logits / 10  # in [-1, 1], as the evaluator wants them
-    filled = [np.concatenate([array, array[:1]]) for array in (images, labels, weights)]
+    places = np.arange(7) + 20
+    filled = [np.concatenate([array, array[:1]]) for array in (images, labels, weights, places)]
     filled[2][-1] = 0
     dataset = tf.data.Dataset.from_tensor_slices(
-        dict(zip(("pixels", "label", "weight"), filled, strict=True))
+        dict(zip(("pixels", "label", "weight", "place"), filled, strict=True))
     )
-    results = Evaluator(strategy, network)(dataset.batch(4))
+    results, answers = Evaluator(strategy, network)(dataset.batch(4))
 
     counted = range(6)
     better = [list(np.argsort(-logits[i], kind="stable")).index(labels[i]) for i in counted]
@@ -170,6 +171,15 @@ def test_errors_are_counted_by_hand(strategy_name):
     assert results["top1_error"] == pytest.approx(sum(b >= 1 for b in better) / 6)
     assert results["top5_error"] == pytest.approx(sum(b >= 5 for b in better) / 6)
     assert results["loss"] == pytest.approx(losses[:6].mean(), rel=1e-5)
+
+    assert answers.places.tolist() == [20, 21, 22, 23, 24, 25]
+    assert answers.labels.tolist() == labels[:6].tolist()
+    assert answers.ranks.tolist() == better
+    order = np.argsort(-logits[:6], axis=1, kind="stable")[:, :5]
+    assert answers.classes.tolist() == order.tolist()
+    softmax = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    expected = np.take_along_axis(softmax[:6], order, axis=1)
+    np.testing.assert_allclose(answers.probabilities, expected, rtol=1e-5)
 
 
 def test_dropout_differs_from_step_to_step_and_replays_with_the_seed():

@@ -90,6 +90,8 @@ def test_a_run_leaves_its_record(tmp_path, small, capsys):
         "config.json",
         "metrics.jsonl",
         "results.json",
+        "predictions.json",
+        "report.html",
         "curve.png",
         "tensorboard",
         "checkpoints",

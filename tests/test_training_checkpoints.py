@@ -200,7 +200,8 @@ def test_tensorflow_1(slim):
 @pytest.mark.parametrize("average", [True, False])
 def test_no_checkpoint_yet(begun, average):
     shutil.rmtree(begun / "checkpoints")
-    _refused(begun, "model.keras: the run has not finished, nor saved a checkpoint", average=average)
+    words = "model.keras: the run has not finished, or was one of --no-export, nor is there a checkpoint"
+    _refused(begun, words, average=average)
 
 
 def test_a_finished_run_without_its_checkpoints(begun):
@@ -278,7 +279,16 @@ def test_a_checkpoint_of_another_program(tmp_path, has_config):
 
 
 def test_nothing_of_a_network(tmp_path):
-    checkpoints = Checkpoints(tmp_path, {"model/a": tf.Variable(1.0)}, RECORD)
+    checkpoints = Checkpoints(tmp_path, {"optimizer/a": tf.Variable(1.0)}, RECORD)
     checkpoints.save(1)
     checkpoints.wait()
-    _refused(tmp_path / "ckpt-1", "nothing in it begins with average/")
+    _refused(tmp_path / "ckpt-1", "nothing in it begins with model/")
+
+
+def test_without_averages_the_parameters_as_trained_are_the_weights(tmp_path):
+    checkpoints = Checkpoints(tmp_path, {"model/a": tf.Variable(3.0)}, RECORD)
+    checkpoints.save(1)
+    checkpoints.wait()
+    for average in (True, False):
+        (value,) = weights.read(tmp_path / "ckpt-1", average=average).tensors.values()
+        assert value == 3

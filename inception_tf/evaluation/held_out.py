@@ -16,7 +16,7 @@ class HeldOut(NamedTuple):
 
     Attributes:
         run: its folder.
-        flags: dict of its flags `data` and `held_out_split`.
+        flags: dict of its flags `data`, `held_out_split` and `validation_split`.
         record: the content of its split.json, or None.
     """
 
@@ -72,8 +72,9 @@ def _run_of(network):
             flags = content.get("flags")
             if "recipe" in content and isinstance(flags, dict) and isinstance(flags.get("data"), str):
                 split = folder / "split.json"
-                flags = {name: flags.get(name) for name in ("data", "held_out_split")}
-                return HeldOut(folder, flags, record.read_json(split) if split.exists() else None)
+                held_out = {name: flags.get(name) for name in ("data", "held_out_split")}
+                held_out["validation_split"] = flags.get("validation_split", 0.0)
+                return HeldOut(folder, held_out, record.read_json(split) if split.exists() else None)
     return None
 
 

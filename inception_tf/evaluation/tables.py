@@ -29,6 +29,11 @@ def percent(share):
     return f"{100 * share:.2f} %"
 
 
+def number(value):
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def results_table(results):
     """A row for each network and, of several, one for their ensemble; intervals stand below the errors.
 
