@@ -360,8 +360,7 @@ def _truncate(file):
         lambda folder: _truncate(_index(folder, 7)),
         lambda folder: _flip(_index(folder, 7), 20),
         lambda folder: [
-            path.write_bytes(Path(str(path).replace("-7", "-5")).read_bytes())
-            for path in (_index(folder, 7), _data(folder, 7))
+            file(folder, 7).write_bytes(file(folder, 5).read_bytes()) for file in (_index, _data)
         ],
     ],
 )
