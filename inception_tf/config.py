@@ -79,6 +79,7 @@ class TrainConfig:
         auxiliary_weight: Factor on the loss of the auxiliary head; 0: none. It needs a size of at least 107.
             [default: the recipe's]
         average_decay: Decay of the running average of the parameters; 0: none. [default: the recipe's]
+        evaluate_every: Steps from one evaluation to the next; an epoch ends with one, too.
         evaluate_raw: Evaluate the parameters as they are trained, too, beside their averages.
         distortion: How training images are distorted: `affine` turns, zooms and moves them a little; `crop`
             shows a part and mirrors it; `inception` does so as slim, and distorts the colours of a batch on
@@ -138,6 +139,7 @@ class TrainConfig:
     label_smoothing: float | None = None
     auxiliary_weight: float | None = None
     average_decay: float | None = None
+    evaluate_every: int | None = None
     evaluate_raw: Annotated[bool, Parameter(negative="")] = False
     distortion: Literal["affine", "crop", "inception", "slim"] | None = None
     policy: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
@@ -225,6 +227,7 @@ class TrainConfig:
             head_epochs=0,
             steps=1,
             checkpoint_every=1,
+            evaluate_every=1,
             log_every=1,
             seed=0,
             allow_corrupt=0,

@@ -59,7 +59,11 @@ def make(folder, field):
 
 def plain(config):
     """The flags of a dataclass, as JSON has them."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(flags):
+    return json.loads(json.dumps(flags, default=str))
 
 
 def check_unchanged(recorded, config, changeable, field):
@@ -79,9 +83,11 @@ def check_flags(content, recorded, config, changeable, field):
     before = content.get("flags")
     if not isinstance(before, dict):
         raise UserError(f"{recorded} is not the record of a run: it has no flags.")
+    defaults = _plain({each.name: each.default for each in dataclasses.fields(config)})
     for name, value in plain(config).items():
-        if name not in changeable and before.get(name) != value:
-            value, was = _said(value), _said(before.get(name))
+        earlier = before.get(name, defaults[name])  # one of a version that had no such flag
+        if name not in changeable and earlier != value:
+            value, was = _said(value), _said(earlier)
             right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
             raise UserError(
                 f"{flag(name)} is {value} now, but the run of {recorded} was started with {was}: "

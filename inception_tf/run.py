@@ -137,8 +137,8 @@ class Run:
             self._say(where if step else "No checkpoint yet: starting at step 0.")
         if self._config.skip_non_finite and not step:
             self._save(step)  # to go back to
-        if 0 < step < self._steps.last and self._steps.end_epoch(step) and not self._is_evaluated(step):
-            self._evaluate_epoch(step)
+        if step and self._is_to_evaluate(step) and not self._is_evaluated(step):
+            self._evaluate_between(step)
         return step
 
     def _is_evaluated(self, step):
@@ -193,7 +193,7 @@ class Run:
                 self._interval.waited += self._start_step(step, batches, pending, signals, times)
                 progress.update(self._batch)
                 self._checkpoints.poll()
-                pauses = steps.pauses(step, config.log_every, config.checkpoint_every)
+                pauses = steps.pauses(step, config.log_every, config.checkpoint_every, config.evaluate_every)
                 results = self._read(pending, 0 if pauses else 1)
                 stop, save = any(each.stop for each in results), any(each.save for each in results)
                 if stop or save:
@@ -210,8 +210,8 @@ class Run:
                     saved_at, quick_from = time.monotonic(), step + 2
                 if stop and step < steps.last:
                     raise _StoppedError
-                if steps.end_epoch(step) and step < steps.last:
-                    self._evaluate_epoch(step)
+                if self._is_to_evaluate(step):
+                    self._evaluate_between(step)
                     quick_from = step + 2
                 if step == steps.head:
                     self._say("From here on the whole network is trained.")
@@ -325,11 +325,18 @@ class Run:
         except FloatingPointError as error:
             raise _SpoiltStepError(step, str(error)) from error
 
-    def _evaluate_epoch(self, step):
-        """Evaluates between two epochs; what was trained is saved before, since that may take long."""
+    def _is_to_evaluate(self, step):
+        """Whether the training is interrupted for an evaluation; the one at its end is no such."""
+        every = self._config.evaluate_every
+        is_due = self._steps.end_epoch(step) or (every is not None and step % every == 0)
+        return is_due and step < self._steps.last
+
+    def _evaluate_between(self, step):
+        """Evaluates between two steps; what was trained is saved before, since that may take long."""
         self._save(step)
         results = self._evaluate(step)
-        self._say(sentence(f"Epoch {round(step / self._steps.an_epoch)}", results))
+        epoch = round(step / self._steps.an_epoch, 0 if self._steps.end_epoch(step) else 2)
+        self._say(sentence(f"Epoch {epoch:g}", results))
 
     def _evaluate(self, step):
         """Errors of the averaged weights on the held-out images; logged. The best checkpoint is kept.

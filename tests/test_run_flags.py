@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import conversion, networks, training, weights
+from inception_tf import conversion, networks, record, training, weights
 from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data import digits as embedded
 from inception_tf.data.images import Data, InMemory
@@ -139,6 +139,31 @@ def test_without_averages_there_is_nothing_to_compare(flags):
         TrainConfig(evaluate_raw=True, **flags)
 
 
+# --evaluate-every
+
+
+def test_evaluations_between_the_ends_of_epochs(tmp_path, monkeypatch, capsys):
+    original, evaluated = Trainer.evaluate, []
+
+    def killed(self, *arguments, **keywords):
+        evaluated.append(keywords)
+        if len(evaluated) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(_config(tmp_path / "run", evaluate_every=3))
+    with pytest.raises(UserError, match="--evaluate-every is None now, .* give --evaluate-every 3"):
+        training.train(_config(tmp_path / "run", resume=True))
+    training.train(_config(tmp_path / "run", evaluate_every=3, resume=True))
+    rows = [row for row in _rows(tmp_path / "run") if "held_out_loss" in row]
+    assert [(row["step"], row["epoch"]) for row in rows] == [(2, 1), (3, 1.5), (4, 2), (6, 3)]
+    said = capsys.readouterr().out
+    assert all(f"Epoch {epoch}: top-1 error" in said for epoch in ("1", "1.5", "2"))
+
+
 # --no-export
 
 
@@ -221,3 +246,13 @@ def test_without_averages_a_checkpoint_has_each_weight_once(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     model, _ = conversion.load(tmp_path / "run")
     assert results["loss"] == pytest.approx(_by_hand(model)[0], rel=1e-5)
+
+
+def test_a_run_of_a_version_without_a_flag_is_one_with_its_default(tmp_path):
+    flags = record.plain(_config(tmp_path))
+    del flags["evaluate_every"], flags["residual_scale"]
+    record.check_flags({"flags": flags}, "config.json", _config(tmp_path), {}, "run_dir")
+    with pytest.raises(UserError, match="leave out --residual-scale"):
+        record.check_flags(
+            {"flags": flags}, "config.json", _config(tmp_path, residual_scale=(0.3,)), {}, "run_dir"
+        )

@@ -92,7 +92,7 @@ def search_of(errors, rates=(0.1, 0.2, 0.4)):
     config = ResidualConfig(networks=(V3,), learning_rates=rates, seeds=1)
     found = residual.trainings(config, said)["search"][V3]
     *tried, last = said.done
-    assert all(each.flags["validation_split"] == 0.1 and each.flags["epochs"] == 2 for each in tried)
+    assert all(each.flags["validation_split"] == 0.1 and each.flags["steps"] == 500 for each in tried)
     assert "validation_split" not in last.flags and last.flags["learning_rate"] == found["learning_rate"]
     return found["learning_rate"], [each.flags["learning_rate"] for each in tried]
 

@@ -27,6 +27,7 @@ class StudyConfig:
         recipe: Optimizer, loss, distortion, averages, as in `train`, of those alike for all networks.
         batch: Images a step. [default: the recipe's]
         epochs: Passes over the training images. [default: the recipe's]
+        evaluate_every: Steps from one evaluation to the next; an epoch ends with one, too.
         seeds: Trainings of each kind, with the seeds 0, 1 and so on.
         policy: Keras dtype policy.
         strategy: How devices are used.
@@ -44,6 +45,7 @@ class StudyConfig:
     recipe: Literal["study", "cpu-demo", "paper"] = "study"
     batch: int | None = None
     epochs: int | None = None
+    evaluate_every: int | None = None
     seeds: int = 3
     policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "tpu"] = "auto"
@@ -110,7 +112,7 @@ class ResidualConfig(StudyConfig):
         networks: Networks to train; pairs are v3 and v1, v4 and v2.
         learning_rates: First candidates of each network's search; where the best one is at an end, the search
             goes on beyond it. One alone is taken without a search.
-        search_epochs: Passes of each training of the search.
+        search_steps: Steps of each training of the search.
         validation_split: Share of the training images on which the search compares.
         errors: Top-1 errors, shares, to compare the speed at. [default: three that all trainings pass]
     """
@@ -122,7 +124,7 @@ class ResidualConfig(StudyConfig):
         "inception_resnet_v2",
     )
     learning_rates: Annotated[tuple[float, ...], SEVERAL] = (0.015, 0.045, 0.135)
-    search_epochs: int = 2
+    search_steps: int = 500
     validation_split: float = 0.1
     errors: Annotated[tuple[float, ...], SEVERAL] = ()
 
@@ -135,7 +137,7 @@ class ResidualConfig(StudyConfig):
     def __post_init__(self):
         super().__post_init__()
         self._check_several("networks", "learning_rates")
-        self._check_positive("learning_rates", "search_epochs", "errors")
+        self._check_positive("learning_rates", "search_steps", "errors")
         if not 0 < self.validation_split < 1:
             raise UserError(
                 f"--validation-split {self.validation_split} must be a share between 0 and 1: the learning "

@@ -74,7 +74,9 @@ def _error_at(config, trials, network, rate):
         f"{network}/search-{rate:g}",
         model=network,
         learning_rate=rate,
-        epochs=config.search_epochs,
+        epochs=None,
+        evaluate_every=None,
+        steps=config.search_steps,
         validation_split=config.validation_split,
     )
     if trial.not_finite is not None:
@@ -140,7 +142,7 @@ def _networks(config, results):
     return (
         f"{table(heads, rows)}\n\n"
         "Errors and speeds: the mean over the seeds (the least to the greatest). Multiply-adds with 1,000 "
-        f"classes. Learning rates were tried with seed 0 for {config.search_epochs} epochs and compared on "
+        f"classes. Learning rates were tried with seed 0 for {config.search_steps:,} steps and compared on "
         f"{config.validation_split:.0%} of the training images, which those trainings did not see."
     )
 
