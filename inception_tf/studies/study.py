@@ -104,7 +104,7 @@ def _configuration(config):
         "versions": record.versions(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "git": record.git_state(),
-        "command": sys.argv,
+        "command": ["inception-tf", *sys.argv[1:]],
     }
 
 
