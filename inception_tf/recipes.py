@@ -136,11 +136,12 @@ RECIPES = {
         learning_rate_decay=0.54,
         decay_epochs=1,
         epsilon=1.0,
-        batch_norm_momentum=0.99,
-        average_decay=0.999,
+        batch_norm_momentum=0.9,
+        average_decay=0.99,
         distortion="affine",
         source="section 4, the learning rate falling in 10 epochs as far as there in the 200 of the figures' "
-        "axes, 0.94 ** 100 = 0.54 ** 10; averages and batch norm are for thousands of steps",
+        "axes, 0.94 ** 100 = 0.54 ** 10; averages and batch norm follow within a hundred steps, so that a "
+        "short training, or the start of one, is not judged by statistics of earlier weights",
     ),
     "fine-tune": Recipe(
         batch=32,
