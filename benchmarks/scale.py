@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py > docs/scale.md
 
-Nothing is timed here. The counts and the chips' figures are those of accelerators.py, the input rate is the
-README's, the compiled step is that of tpu_programs.py. No TPU or GPU was run.
+Nothing is timed here. The counts and the chips' figures are those of accelerators.py, the input rate is
+that of docs/speed.md, the compiled step is that of tpu_programs.py. No TPU or GPU was run.
 """
 
 import math
@@ -39,7 +39,7 @@ SMALL, LARGE = 32, 64  # images a chip: the paper's, and the batch that the comp
 RECIPE = RECIPES["paper"]
 EPOCHS, IMAGES = RECIPE.epochs, SIZES["train"]
 ASSUMED_SHARE = 0.4  # of the roofline
-INPUT_RATE, INPUT_RATE_SINCE = 1723, 1807  # images/s; README, Data: `inception`, two cores
+INPUT_RATE, INPUT_RATE_SINCE = 1723, 1807  # images/s; docs/speed.md, Input: `inception`
 IMAGES_PER_CORE = INPUT_RATE / 2
 IMAGE_BYTES = 110e3  # of a JPEG of ImageNet, about
 MINUTES, NEWEST = TrainConfig.checkpoint_minutes, TrainConfig.keep
@@ -263,7 +263,7 @@ def _input(networks):
         _text(
             f"""For {TITLES[fastest]}, the fastest, at batch {LARGE} and the roofline. A core feeds
             {IMAGES_PER_CORE:.0f} images/s, half of the {INPUT_RATE:,} measured on two
-            ([README](../README.md#data), `inception`; {INPUT_RATE_SINCE:,} since). That more cores feed in
+            ([speed.md](speed.md#input), `inception`; {INPUT_RATE_SINCE:,} since). That more cores feed in
             proportion is assumed; a vCPU may be half a core, and twice the cores are still there. The
             order of the images is one for any number of workers: each reads all TFRecords and decodes
             its share ([batches.py](../inception_tf/data/batches.py)). So each host reads the bytes of
@@ -334,7 +334,10 @@ def _sources():
         f"{COMPILED['hbm_traffic_bytes'] / 1e9:.1f} GB of traffic, {COMPILED['temp_bytes'] / 1e9:.1f} GB kept"
     )
     rows = [
-        [f"{INPUT_RATE:,} and {INPUT_RATE_SINCE:,} images/s", "measured here, on two CPU cores (README)"],
+        [
+            f"{INPUT_RATE:,} and {INPUT_RATE_SINCE:,} images/s",
+            "measured here, on two CPU cores ([speed.md](speed.md#input))",
+        ],
         ["flops, bytes, memory, parameters, sizes of checkpoints", "computed here from the built networks"],
         [
             compiled,
@@ -352,7 +355,10 @@ def _sources():
             f"{MINUTES} minutes, newest {NEWEST}",
             "defaults of the trainer ([config.py](../inception_tf/config.py))",
         ],
-        [f"{EPOCHS} epochs, {SMALL} images a replica", "our reading of the paper (README)"],
+        [
+            f"{EPOCHS} epochs, {SMALL} images a replica",
+            "our reading of the paper ([README](../README.md#where-the-paper-and-we-differ))",
+        ],
         [f"{ASSUMED} of the roofline; more cores feed in proportion", "assumed"],
         ["anything on a TPU or a GPU", "**not run**"],
     ]
