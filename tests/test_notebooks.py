@@ -15,7 +15,7 @@ SETTINGS = {
     "2_train": {"FLAGS": ["--steps", "20", "--batch", "4"]},
     "3_your_pictures": {"STEPS_BEFORE": 1, "STEPS": 3},
     "4_evaluate": {"STEPS": 1, "CROPS": (1, 12)},
-    "5_studies": {"SMALL": "residual --smoke --epochs 1"},
+    "5_studies": {"SMALL": "averaging --smoke --epochs 1"},
 }
 PRINTED = {
     "1_figures": [
