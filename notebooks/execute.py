@@ -3,8 +3,8 @@
     pip install '.[cpu,demo,test]'
     python notebooks/execute.py                       # all of them, or those that are named
 
-Each runs in an empty folder. What differs from machine to machine is not kept: progress bars and warnings,
-which are on stderr, times, and where the folder was.
+Each runs in a folder that has the repository's studies and nothing else. What differs from machine to machine
+is not kept: progress bars and warnings, which are on stderr, times, and where the folder was.
 """
 
 import sys
@@ -14,6 +14,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
+STUDIES = Path(__file__).resolve().parent.parent / "studies"
 TEXTS = ("text/plain", "text/html")
 NOISE = "INFO:tensorflow:"  # what TensorFlow says to stdout in a notebook, of each export
 
@@ -27,6 +28,7 @@ def execute(path):
     notebook = nbformat.read(path, as_version=4)
     metadata = dict(notebook.metadata)
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "studies").symlink_to(STUDIES)
         nbclient.NotebookClient(
             notebook,
             timeout=None,

@@ -1,6 +1,7 @@
 """What the studies make of trainings; and each of them, small, from its command to its pictures."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from inception_tf.cli import main
 from inception_tf.errors import NotFiniteError, UserError
 from inception_tf.studies import averaging, residual, scaling, statistics, trials
 from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
+from inception_tf.studies.study import read
 from inception_tf.studies.trials import Trial
 
 V3, V1 = "inception_v3", "inception_resnet_v1"
@@ -310,6 +312,18 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     assert [each["outcome"] for each in results["outcomes"]] == ["not finite", "alive", "not finite"]
     assert [each["step"] for each in results["outcomes"]] == [27, None, 27]
     assert not list(folder.glob("trials/*/*/checkpoints")) and (folder / "scaling.png").exists()
+    config, found = read(ScalingConfig, folder)
+    assert (config.steps, config.scales, config.run_dir) == (30, (1.0, 0.1), folder)
+    assert scaling.tables(config, found) == (folder / "tables.md").read_text()
+
+
+def test_a_study_that_is_not_there(tmp_path):
+    makes = f"inception-tf study residual --run-dir {tmp_path} makes it"
+    with pytest.raises(UserError, match=re.escape(makes)):
+        read(ResidualConfig, tmp_path)
+    (tmp_path / "results.json").write_text('{"study": "scaling"}')
+    with pytest.raises(UserError, match="is not of study residual"):
+        read(ResidualConfig, tmp_path)
 
 
 @pytest.mark.parametrize(

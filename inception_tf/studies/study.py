@@ -67,6 +67,31 @@ def conduct(study, config):
     return results
 
 
+def read(kind, folder):
+    """A study that was finished, to be shown again by its module's `tables` and `draw`.
+
+    Args:
+        kind: the class of its config, as `ResidualConfig`.
+        folder: `Path` of its folder, of which results.json alone is needed.
+
+    Returns:
+        (config, results): a `kind` with the study's flags, and the content of results.json.
+
+    Raises:
+        UserError: it was not finished, or is another study.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        raise UserError(f"{path} is not there: inception-tf study {kind.name} --run-dir {folder} makes it.")
+    results = record.read_json(path)
+    if results.get("study") != kind.name:
+        raise UserError(f"{path} is not of study {kind.name}: name the folder of one.")
+    flags = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in results["flags"].items()
+    }
+    return kind(**{**flags, "run_dir": folder}), results
+
+
 def _check(folder, config, configuration):
     """Raises `UserError` if the folder is not that of this study, or is used and not to be resumed."""
     recorded = folder / "config.json"
