@@ -14,6 +14,7 @@ from inception_tf import record, strategies
 from inception_tf.data import sources
 from inception_tf.errors import TryAgainError, UserError
 from inception_tf.files import lock, written_beside
+from inception_tf.interruption import stop_signals
 from inception_tf.studies.trials import StoppedError, Trials
 
 # Flags that may differ when a study goes on: where it is, how many trainings there are, what is made of them.
@@ -45,9 +46,10 @@ def conduct(study, config):
     with _locked(folder), _writing(folder):
         if not (folder / "config.json").exists():
             record.write_json(folder / "config.json", configuration)
-        trials = Trials(folder, config.training())
         try:
-            found = study.trainings(config, trials)
+            with stop_signals() as stopped:
+                trials = Trials(folder, config.training(), stopped)
+                found = study.trainings(config, trials)
         except StoppedError:
             print(f"Interrupted. To go on: the same flags with --resume --run-dir {folder}")
             return None
