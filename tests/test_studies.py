@@ -1,8 +1,10 @@
 """What the studies make of trainings; and each of them, small, from its command to its pictures."""
 
+import errno
 import json
 import os
 import signal
+import types
 
 import keras
 import numpy as np
@@ -12,9 +14,10 @@ from inception_tf import networks, run
 from inception_tf.cli import main
 from inception_tf.data import digits
 from inception_tf.data.images import Data, InMemory
-from inception_tf.errors import NotFiniteError, UserError
+from inception_tf.errors import NotFiniteError, TryAgainError, UserError
 from inception_tf.studies import averaging, residual, scaling, statistics, trials
 from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
+from inception_tf.studies.study import conduct
 from inception_tf.studies.trials import Trial
 
 V3, V1 = "inception_v3", "inception_resnet_v1"
@@ -316,6 +319,39 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     assert [each["outcome"] for each in results["outcomes"]] == ["not finite", "alive", "not finite"]
     assert [each["step"] for each in results["outcomes"]] == [27, None, 27]
     assert not list(folder.glob("trials/*/*/checkpoints")) and (folder / "scaling.png").exists()
+
+
+@pytest.fixture
+def conducted(tmp_path):
+    """A function that conducts a study of no trainings, in a folder of its own."""
+    nothing = {"trainings": lambda *_: {}, "tables": lambda *_: "", "draw": lambda *_: None}
+
+    def conducted(**parts):
+        parts = types.SimpleNamespace(**{**nothing, **parts})
+        return conduct(parts, ScalingConfig(run_dir=tmp_path / "study", resume=True))
+
+    return conducted
+
+
+def test_a_study_on_a_full_disk(conducted):
+    def draw(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(TryAgainError, match="--run-dir .*study cannot be written to .No space .*: make room"):
+        conducted(draw=draw)
+
+
+def test_a_study_that_is_under_way_is_not_done_twice(conducted):
+    with pytest.raises(UserError, match="--run-dir .*study is in use by another process"):
+        conducted(trainings=lambda *_: conducted())
+
+
+def test_what_cannot_be_read_in_a_training_is_not_laid_to_the_folder(conducted):
+    def trainings(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a picture")
+
+    with pytest.raises(FileNotFoundError, match="a picture"):
+        conducted(trainings=trainings)
 
 
 def _network(input_shape, classes, **_):

@@ -95,7 +95,8 @@ class Trials:
                 raise StoppedError
             print(f"\nTraining {len(self.done) + 1} of the study: {name}", flush=True)
             trial = self._train(name, folder, flags)
-            record.write_json(ended, dataclasses.asdict(trial))
+            with record.writing(self._folder):
+                record.write_json(ended, dataclasses.asdict(trial))
         # It never goes on, and its checkpoints are most of what it takes on the disk.
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self.done.append(Trial(**record.read_json(ended)))
