@@ -1,5 +1,7 @@
 """What stands around the blocks of every network: the input, the top and the weights."""
 
+import dataclasses
+
 import keras
 
 from inception_tf import weights
@@ -31,7 +33,9 @@ class Network(Arguments):
     def _check_variant(self):
         """Raises `ValueError` for weights of another variant, which might fit and give other answers."""
         card = self._weights and self._weights.card
-        for name, trained in (card.variant.keywords() if card else {}).items():
+        for name, trained in (dataclasses.asdict(card.variant) if card else {}).items():
+            if name == "width_multiplier" and trained == 1:
+                continue  # perhaps of a library that does not say it; the shapes show it
             given = getattr(self, name)
             is_same = tuple(given) == trained if isinstance(trained, tuple) else given == trained
             require(is_same, f"`{name}` must be that of `weights`, {trained!r}.", **{name: given})

@@ -54,18 +54,18 @@ def _export(task, averages, folder):
     return difference
 
 
-def show(task, answers, run, step):
+def show(task, answers, run, results):
     """Keeps what the network says of single held-out images, and writes report.html.
 
     Args:
         task: a `Task`.
         answers: the `Answers` to the held-out images.
-        run: the `RunDirectory`, with its results.
-        step: the last one.
+        run: the `RunDirectory`.
+        results: what its results.json is about to hold.
     """
     source = task.source
     with task.named_held_out_errors():
         content = predictions.summarize(source.validation, source.class_names, answers)
-    run.show_predictions(step, content)
+    run.show_predictions(results["steps"], content)
     with run.writing():
-        page.write(run.path)
+        page.write(run.path, results)

@@ -1,5 +1,6 @@
 """What a folder keeps of the job that wrote it: written whole, read back, compared with new flags."""
 
+import contextlib
 import dataclasses
 import json
 import platform
@@ -11,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf import __version__
-from inception_tf.errors import UserError
-from inception_tf.files import written_beside
+from inception_tf.errors import TryAgainError, UserError, without_operations
+from inception_tf.files import lock, written_beside
 from inception_tf.flags import flag
 
 
@@ -54,6 +55,32 @@ def make(folder, field):
     except OSError as error:
         raise UserError(
             f"{flag(field)} {folder} cannot be written to ({error.strerror}): name another folder."
+        ) from error
+
+
+def locked(run_dir):
+    """A file in the folder of --run-dir: while it is open, no other process can have it so.
+
+    Raises:
+        UserError: another process has.
+    """
+    file = (run_dir / ".lock").open("w")
+    if not lock(file):
+        file.close()
+        raise UserError(f"--run-dir {run_dir} is in use by another process: end that first.")
+    return file
+
+
+@contextlib.contextmanager
+def writing(run_dir):
+    """Within it, an error in writing to the folder of --run-dir, as on a full disk, is a sentence."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or without_operations(str(error))
+        raise TryAgainError(
+            f"--run-dir {run_dir} cannot be written to ({reason}): make room, or mend it, and go on with "
+            "--resume."
         ) from error
 
 

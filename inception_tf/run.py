@@ -390,8 +390,8 @@ class Run:
             difference = leave_behind(self._task, averages, run.path, run.read_metrics())
         if difference is not None:
             results["saved_model_difference"] = difference
-        run.write_results(results)
-        show(self._task, self._trainer.answers, run, step)
+        show(self._task, self._trainer.answers, run, results)
+        run.write_results(results)  # which make it a finished run: nothing is left to do
         self._say(f"All of it is in {run.path}, report.html shows it.")
         return results
 

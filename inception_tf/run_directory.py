@@ -7,13 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-import tensorflow as tf
-
 from inception_tf import record
 from inception_tf.data.distortions import DISTORTIONS
-from inception_tf.errors import TryAgainError, UserError, without_operations
+from inception_tf.errors import UserError
 from inception_tf.events import Events
-from inception_tf.files import lock, written_beside
+from inception_tf.files import written_beside
 
 # Flags that may differ when a run is resumed: where it runs, how often it saves and says so, what it leaves
 # behind, and how many images it does without, as the others stay where they are.
@@ -120,18 +118,12 @@ class RunDirectory:
     @contextlib.contextmanager
     def writing(self):
         """Within it an error is a sentence; a folder that has vanished is made again."""
-        try:
+        with record.writing(self.path):
             if not self.path.is_dir():
                 self.path.mkdir(parents=True)
                 for name, content in self._record.items():
                     record.write_json(self.path / name, content)
             yield
-        except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or without_operations(str(error))
-            raise TryAgainError(
-                f"--run-dir {self.path} cannot be written to ({reason}): make room, or mend it, and go on "
-                "with --resume."
-            ) from error
 
     @staticmethod
     def record(config, recipe, preprocessing, data, devices):
@@ -164,22 +156,16 @@ class RunDirectory:
             split: the record of the data, or None.
 
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: the folder cannot be written to, or another process trains in it.
         """
         if not self._writes:
             return
         record.make(self.path, "run_dir")
-        self._take_lock()
+        self._lock = record.locked(self.path)
         self._record = {"config.json": configuration} | ({} if split is None else {"split.json": split})
         for name, content in self._record.items():
             if not (self.path / name).exists():
                 self._write(name, content)
-
-    def _take_lock(self):
-        """Two processes are not to write one run."""
-        self._lock = (self.path / ".lock").open("w")
-        if not lock(self._lock):
-            raise UserError(f"--run-dir {self.path} is in use: another process trains in it; end that first.")
 
     def close(self):
         """Lets another process write."""

@@ -1,5 +1,6 @@
 """A training run: what is settled and checked before its first step."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -25,11 +26,12 @@ from inception_tf.weights.card import MAXIMUM_WIDTH
 DEFAULT_SIZE = 75  # pixels
 
 
-def train(config):
+def train(config, stopped=None):
     """Trains a network as `config` says, evaluates its averaged weights, exports it, and keeps the record.
 
     Args:
         config: a `TrainConfig`.
+        stopped: a list that is filled when the run is to stop; None: SIGINT or SIGTERM stop it.
 
     Returns:
         the content of results.json: top1_error and top5_error (fractions), loss (nats), images and more;
@@ -42,10 +44,10 @@ def train(config):
     keras_settings.check("Training")
     with Watch(config.stall_timeout, strategies.who()) as watch, strategies.gone_workers():
         watch.at("the start", times=SLOW)
-        return _train(config, watch)
+        return _train(config, watch, stopped)
 
 
-def _train(config, watch):
+def _train(config, watch, stopped):
     initial = _read_weights(config)
     config = _settle(config, initial)
     strategy = strategies.make(config.strategy, config.tpu_name)
@@ -76,7 +78,8 @@ def _train(config, watch):
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    with keras_settings.dtype_policy(config.policy), stop_signals() as stopped:
+    signals = stop_signals() if stopped is None else contextlib.nullcontext(stopped)
+    with keras_settings.dtype_policy(config.policy), signals as stopped:
         task = Task(config, recipe, source, initial, run.left_out)
         return Run(task, steps, strategy, run, watch, stopped).complete()
 

@@ -1,16 +1,24 @@
 """What the studies make of trainings; and each of them, small, from its command to its pictures."""
 
+import errno
 import json
+import os
 import re
+import signal
+import types
 
+import keras
 import numpy as np
 import pytest
 
+from inception_tf import networks, run
 from inception_tf.cli import main
-from inception_tf.errors import NotFiniteError, UserError
+from inception_tf.data import digits
+from inception_tf.data.images import Data, InMemory
+from inception_tf.errors import NotFiniteError, TryAgainError, UserError
 from inception_tf.studies import averaging, residual, scaling, statistics, trials
 from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
-from inception_tf.studies.study import read
+from inception_tf.studies.study import conduct, read
 from inception_tf.studies.trials import Trial
 
 V3, V1 = "inception_v3", "inception_resnet_v1"
@@ -285,7 +293,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     """Each training is done once; one that was not finite is not begun again."""
     begun, stop = [], [True]
 
-    def train(config):
+    def train(config, stopped):
         begun.append(config.run_dir.name)
         config.run_dir.mkdir(parents=True, exist_ok=True)
         (config.run_dir / "checkpoints").mkdir(exist_ok=True)
@@ -324,6 +332,74 @@ def test_a_study_that_is_not_there(tmp_path):
     (tmp_path / "results.json").write_text('{"study": "scaling"}')
     with pytest.raises(UserError, match="is not of study residual"):
         read(ResidualConfig, tmp_path)
+
+
+@pytest.fixture
+def conducted(tmp_path):
+    """A function that conducts a study of no trainings, in a folder of its own."""
+    nothing = {"trainings": lambda *_: {}, "tables": lambda *_: "", "draw": lambda *_: None}
+
+    def conducted(**parts):
+        parts = types.SimpleNamespace(**{**nothing, **parts})
+        return conduct(parts, ScalingConfig(run_dir=tmp_path / "study", resume=True))
+
+    return conducted
+
+
+def test_a_study_on_a_full_disk(conducted):
+    def draw(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(TryAgainError, match="--run-dir .*study cannot be written to .No space .*: make room"):
+        conducted(draw=draw)
+
+
+def test_a_study_that_is_under_way_is_not_done_twice(conducted):
+    with pytest.raises(UserError, match="--run-dir .*study is in use by another process"):
+        conducted(trainings=lambda *_: conducted())
+
+
+def test_what_cannot_be_read_in_a_training_is_not_laid_to_the_folder(conducted):
+    def trainings(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a picture")
+
+    with pytest.raises(FileNotFoundError, match="a picture"):
+        conducted(trainings=trainings)
+
+
+def _network(input_shape, classes, **_):
+    image = keras.Input(input_shape, name="image")
+    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(image)
+    x = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(image, keras.layers.Activation("softmax", name="predictions")(x), name="small")
+
+
+def _images(count):
+    rng = np.random.default_rng(0)
+    return InMemory(rng.integers(0, 256, (count, 28, 28, 1), np.uint8), np.arange(count, dtype=np.int32) % 2)
+
+
+def test_a_signal_after_the_last_step_of_a_training_stops_the_study(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(networks.NETWORKS, V1, networks.Entry(_network, "none"))
+    monkeypatch.setattr(digits, "load", lambda: Data(_images(8), _images(4), ("cat", "dog")))
+    folder, show = tmp_path / "study", run.show
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        show(*arguments)
+
+    monkeypatch.setattr(run, "show", signalled)
+    words = ["study", "scaling", "--network", V1, "--scales", "1", "--learning-rates", "0.01"]
+    words += ["--seeds", "1", "--steps", "2", "--batch", "4", "--remedies", "warm-up"]
+    words += ["--run-dir", str(folder)]
+    assert status(words) == 75 and f"--resume --run-dir {folder}" in capsys.readouterr().out
+    trained = folder / "trials/scale-1/rate-0.01-seed-0"
+    assert [path.parent for path in folder.glob("trials/**/config.json")] == [trained]
+    before = (trained / "trial.json").read_bytes()
+    monkeypatch.setattr(run, "show", show)
+    assert status([*words, "--resume"]) == 0
+    assert len(json.loads((folder / "results.json").read_text())["trials"]) == 2
+    assert (trained / "trial.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,23 @@ def test_weights_of_a_variant_build_that_variant_and_no_other(tmp_path):
         conversion.write(model, card, tmp_path / "scaled.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"residual_scale": (0.17, 0.10, 0.3)}, "`residual_scale` must be .*, .0.17, 0.1, 0.2.. Received"),
+        ({"extra_batch_norm": True}, "`extra_batch_norm` must be that of `weights`, False. Received"),
+        ({"width_multiplier": 0.2}, "other filters: pass the width_multiplier that it was trained with"),
+    ],
+)
+def test_weights_of_the_network_as_published_build_no_variant(tmp_path, asked, sentence):
+    arguments = {"input_shape": (75, 75, 3), "classes": 5, "width_multiplier": 0.1}
+    path = tmp_path / "published.weights.h5"
+    keras_files.write(InceptionResNetV1(**arguments), path, Card("inception_resnet_v1", 75, tuple("abcde")))
+    InceptionResNetV1(weights=path, **arguments)
+    with pytest.raises(ValueError, match=sentence):
+        InceptionResNetV1(weights=path, **{**arguments, **asked})
+
+
 # Runs
 
 

@@ -64,7 +64,7 @@ def test_workers_share_the_images(ground, tmp_path, count):
 def test_when_a_worker_is_killed_the_other_says_so_and_all_go_on(ground, tmp_path, killed):
     folder, _, _ = ground
     out = tmp_path / "out"
-    known_networks.picture_folder(tmp_path / "pictures", each=30)  # enough to be met under way
+    known_networks.picture_folder(tmp_path / "pictures", each=12)  # enough to be met under way
     arguments = (folder / "network", "--data", tmp_path / "pictures", "--crops", 144, "--batch", 4)
     arguments = (*arguments, "--output", out, "--strategy", "multi_worker")
     workers = started(arguments, arguments)

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from inception_tf.data import folders, ilsvrc, records
 from inception_tf.errors import UserError, listed
-from inception_tf.files import written_beside
+from inception_tf.files import lock, written_beside
 
 SEED = 12345  # of the shuffle, slim's
 SHARDS = {"train": 1024, "validation": 128}  # slim's, for the whole of ImageNet
@@ -209,10 +208,8 @@ def _locked(destination):
     destination.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(destination, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{destination} is being written to by another process: wait for it.") from error
+        if not lock(descriptor):
+            raise UserError(f"{destination} is being written to by another process: wait for it.")
         for path in destination.iterdir():
             if _is_half(path.name):
                 shutil.rmtree(path)

@@ -1,5 +1,6 @@
 """report.html: one run on one page."""
 
+import dataclasses
 import shlex
 
 from inception_tf import record
@@ -18,8 +19,12 @@ STRONG = 0.55  # share of a row, from which on a shade is dark
 DEFAULTS = record.plain(TrainConfig())
 
 
-def write(folder):
+def write(folder, results=None):
     """Writes report.html of the run in a folder, from whatever the run has left there so far.
+
+    Args:
+        folder: the run's.
+        results: those of a run that has not written its results.json yet.
 
     Returns:
         its path.
@@ -29,6 +34,8 @@ def write(folder):
         OSError: the folder cannot be written to.
     """
     run = RecordedRun.read(folder)
+    if results is not None:
+        run = dataclasses.replace(run, results=results)
     path = run.path / FILE
     with damage(run.path / "config.json"):
         configuration = _configuration(run.config)

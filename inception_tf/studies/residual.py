@@ -130,6 +130,12 @@ def _networks(config, results):
                 spread([trial["images_per_second"] for trial in of], number),
             ]
         )
+    tried_how = (
+        f" Learning rates were tried with seed 0 for {config.search_steps:,} steps and compared on "
+        f"{config.validation_split:.0%} of the training images, which those trainings did not see."
+        if any(search["tried"] for search in results["search"].values())
+        else ""
+    )
     heads = (
         "Network",
         "Multiply-adds",
@@ -142,8 +148,7 @@ def _networks(config, results):
     return (
         f"{table(heads, rows)}\n\n"
         "Errors and speeds: the mean over the seeds (the least to the greatest). Multiply-adds with 1,000 "
-        f"classes. Learning rates were tried with seed 0 for {config.search_steps:,} steps and compared on "
-        f"{config.validation_split:.0%} of the training images, which those trainings did not see."
+        f"classes.{tried_how}"
     )
 
 

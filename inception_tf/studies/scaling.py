@@ -1,6 +1,7 @@
 """Does scaling the residuals down keep wide residual networks alive? Section 3.3, a table and a picture."""
 
 import statistics
+from pathlib import Path
 
 from inception_tf.evaluation.tables import number
 from inception_tf.progress import DEAD
@@ -70,7 +71,7 @@ def tables(config, results):
     return (
         f"# Scaling of the residuals\n\n`{config.network}`, width {config.width_multiplier:g}, "
         f"{config.size} px, {config.steps} steps of {results['trials'][0]['batch']} images of "
-        f"{config.data}.\n\n{table(heads, rows)}\n\n"
+        f"{Path(config.data).name}.\n\n{table(heads, rows)}\n\n"
         "Died: the last activations before the pooling are zeros only, in every line of metrics from that "
         f"step on; a line is of up to {LOG_EVERY} steps. Not finite: the loss or a gradient was not, which "
         "ended the training. A loss that stays high is in neither column. The learning rate falls as the "

@@ -1,6 +1,5 @@
 """A study from its first training to its tables: its folder, its record, and how it goes on after a stop."""
 
-import contextlib
 import dataclasses
 import sys
 import time
@@ -12,8 +11,9 @@ from rich.markdown import Markdown
 
 from inception_tf import record, strategies
 from inception_tf.data import sources
-from inception_tf.errors import TryAgainError, UserError
-from inception_tf.files import lock, written_beside
+from inception_tf.errors import UserError
+from inception_tf.files import written_beside
+from inception_tf.interruption import stop_signals
 from inception_tf.studies.trials import StoppedError, Trials
 
 # Flags that may differ when a study goes on: where it is, how many trainings there are, what is made of them.
@@ -42,12 +42,14 @@ def conduct(study, config):
     configuration = _configuration(config)
     _check(folder, config, configuration)
     record.make(folder, "run_dir")
-    with _locked(folder), _writing(folder):
+    with record.locked(folder):
         if not (folder / "config.json").exists():
-            record.write_json(folder / "config.json", configuration)
-        trials = Trials(folder, config.training())
+            with record.writing(folder):
+                record.write_json(folder / "config.json", configuration)
         try:
-            found = study.trainings(config, trials)
+            with stop_signals() as stopped:
+                trials = Trials(folder, config.training(), stopped)
+                found = study.trainings(config, trials)
         except StoppedError:
             print(f"Interrupted. To go on: the same flags with --resume --run-dir {folder}")
             return None
@@ -57,11 +59,12 @@ def conduct(study, config):
             **found,
             "trials": [trial.summary() for trial in trials.done],
         }
-        record.write_json(folder / "results.json", results)
         tables = study.tables(config, results)
-        with written_beside(folder / "tables.md") as beside:
-            beside.write_text(tables)
-        study.draw(config, results, folder)
+        with record.writing(folder):
+            record.write_json(folder / "results.json", results)
+            with written_beside(folder / "tables.md") as beside:
+                beside.write_text(tables)
+            study.draw(config, results, folder)
     Console(width=110).print(Markdown(tables))
     print(f"All of it is in {folder}")
     return results
@@ -110,18 +113,6 @@ def _check(folder, config, configuration):
     record.check_unchanged(recorded, config, CHANGEABLE, "run_dir")
 
 
-@contextlib.contextmanager
-def _writing(folder):
-    """Within it, a disk that is full is a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise TryAgainError(
-            f"--run-dir {folder} cannot be written to ({error.strerror or error}): make room, and go on with "
-            "--resume."
-        ) from error
-
-
 def _configuration(config):
     return {
         "study": config.name,
@@ -131,12 +122,3 @@ def _configuration(config):
         "git": record.git_state(),
         "command": ["inception-tf", *sys.argv[1:]],
     }
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Two processes are not to do one study."""
-    with (folder / ".lock").open("w") as file:
-        if not lock(file):
-            raise UserError(f"--run-dir {folder} is in use: another process does the study; end that first.")
-        yield

@@ -66,14 +66,16 @@ class Trials:
     Args:
         folder: the study's.
         common: the flags of `train` that all have, a dict.
+        stopped: a list that is filled when the study is to stop.
 
     Attributes:
         done: the `Trial`s, in the order in which they were asked for.
     """
 
-    def __init__(self, folder, common):
+    def __init__(self, folder, common, stopped):
         self._folder = folder
         self._common = common
+        self._stopped = stopped
         self.done = []
 
     def run(self, name, **flags):
@@ -84,14 +86,17 @@ class Trials:
             **flags: its own flags, of `TrainConfig`.
 
         Raises:
-            StoppedError: a signal came.
+            StoppedError: the study is to stop.
         """
         folder = self._folder / "trials" / name
         ended = folder / "trial.json"
         if not ended.exists():
+            if self._stopped:  # when the training before had taken its last step
+                raise StoppedError
             print(f"\nTraining {len(self.done) + 1} of the study: {name}", flush=True)
             trial = self._train(name, folder, flags)
-            record.write_json(ended, dataclasses.asdict(trial))
+            with record.writing(self._folder):
+                record.write_json(ended, dataclasses.asdict(trial))
         # It never goes on, and its checkpoints are most of what it takes on the disk.
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self.done.append(Trial(**record.read_json(ended)))
@@ -102,7 +107,7 @@ class Trials:
         config = TrainConfig(**{**own, **self._common, **flags})
         not_finite = None
         try:
-            if train(config) is None:
+            if train(config, self._stopped) is None:
                 raise StoppedError
         except NotFiniteError as error:
             not_finite = error.step

@@ -227,7 +227,7 @@ def assign(model, weights, new_head=False, new_auxiliary_head=False):
             f"{weights.source} does not hold the weights of {model.name}: "
             f"{len(missing)} variables are missing{_list(missing)}, "
             f"{len(left_over)} are left over{_list(left_over)}, "
-            f"{len(differing)} have another shape{_list(differing)}.{_advice(weights, variables)}"
+            f"{len(differing)} have another shape{_list(differing)}.{_advice(weights, variables, values)}"
         )
     broken = [names[name] for name, value in values.items() if not np.isfinite(value).all()]
     if broken:
@@ -238,8 +238,12 @@ def assign(model, weights, new_head=False, new_auxiliary_head=False):
         variable.assign(values[name])
 
 
-def _advice(weights, variables):
-    """What to pass where the head or the embedding has another size."""
+def _advice(weights, variables, values):
+    """What to pass where the convolutions, the head or the embedding have another size."""
+    convolutions = [name for name in variables if name.endswith("_conv/kernel")]
+    is_whole = len(values) == len(variables)
+    if is_whole and any(values[name].shape[-1] != variables[name].shape[-1] for name in convolutions):
+        return " Its convolutions have other filters: pass the width_multiplier that it was trained with."
     bottleneck, head = variables.get("bottleneck/kernel"), variables.get("logits/bias")
     if bottleneck is not None and weights.embedding_size not in (None, bottleneck.shape[1]):
         return f" Its embedding has another size: pass embedding_size={weights.embedding_size}."
