@@ -54,12 +54,11 @@ NOT_RUN = {
     ),
 }
 
-# A shell runs these, and processes that it starts.
+# A shell runs these, in processes of their own.
 LAUNCH = "inception-tf launch --workers 2 --restarts 5 train --batch 64 --run-dir runs/two"
 LOOP = (
     "until inception-tf train --recipe paper --run-dir runs/paper --resume; [ $? != 75 ]; do sleep 10; done"
 )
-
 SHELL = (LAUNCH, LOOP)
 
 # Flags that a command gets in place of its own, or beside them; None takes a flag away.
@@ -68,6 +67,9 @@ INSTEAD = {
     "study": {"--smoke": "", "--batch": "8"},
     "tpu-check": {"--batch": "8", "--size": "75", "--recipe": "paper"},
 }
+
+# Commands that take long even so.
+SLOW = ("study scaling", "study averaging", "tpu-check")
 
 # What commands and Python name, and what makes it: another command, or a function of its path.
 INPUTS = {
@@ -283,13 +285,25 @@ def test_what_is_not_run_is_still_documented():
     assert {*NOT_RUN, *SHELL} <= set(COMMANDS)
 
 
+def test_a_shell_reads_all():
+    subprocess.run(["bash", "-n", "-c", "\n".join(COMMANDS)], check=True)
+
+
 def test_what_is_run_needs_no_shell():
     for line in RUN:
         assert re.fullmatch(r"inception-tf [^;&|<>$`]+", line), f"name it in NOT_RUN, and why: {line}"
 
 
-@pytest.mark.parametrize("place", ["small", pytest.param("thin", marks=pytest.mark.slow)], indirect=True)
-@pytest.mark.parametrize("line", RUN)
+def cases():
+    for line in RUN:
+        for networks in ("small", "thin"):
+            is_slow = networks == "thin" or any(f" {command} " in line for command in SLOW)
+            yield pytest.param(
+                networks, line, marks=[pytest.mark.slow] * is_slow, id=f"{networks}-{line[13:]}"
+            )
+
+
+@pytest.mark.parametrize("place, line", cases(), indirect=["place"])
 def test_command(line, place, tmp_path, monkeypatch, capsys):
     for word, package in PACKAGES.items():
         if word in line.split():
