@@ -69,7 +69,7 @@ INSTEAD = {
 }
 
 # Commands that take long even so.
-SLOW = ("study scaling", "study averaging", "tpu-check")
+SLOW = ("study residual --data", "study scaling", "study averaging", "tpu-check")
 
 # What commands and Python name, and what makes it: another command, or a function of its path.
 INPUTS = {
