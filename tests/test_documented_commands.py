@@ -1,38 +1,22 @@
 """Every command that the README, the other pages and the notebooks give is one that there is."""
 
 import ast
-import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from documented import NOTEBOOKS, PAGES, blocks, lines
 
 import inception_tf
 from inception_tf.cli import _with_delimiter, app
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "studies").rglob("*.md"))]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CODE = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"inception-tf ([^;|&\n`]+)")
-
-
-def blocks(path, language):
-    """The blocks of code of a language in a page or a notebook."""
-    if path.suffix == ".md":
-        return [text for kind, text in CODE.findall(path.read_text(encoding="utf-8")) if kind == language]
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    lines = [line.lstrip("!%") for text in code for line in text.splitlines() if line.startswith(("!", "%"))]
-    return ["\n".join(lines)] if language == "sh" else []
 
 
 def commands():
     for path in [*PAGES, *NOTEBOOKS]:
-        for text in blocks(path, "sh"):
-            text = re.sub(r"\s#.*", "", text.replace("\\\n", " "))
-            yield from ((path.name, match.strip()) for match in COMMAND.findall(text))
+        for line in lines(path):
+            yield from ((path.name, match.strip()) for match in COMMAND.findall(line))
 
 
 def test_there_are_commands():
