@@ -91,6 +91,7 @@ def test_a_batch_that_is_too_large_does_not_fit():
     assert not verdict.fits and verdict.hbm_bytes > V5E.usable
 
 
+@pytest.mark.slow
 def test_the_command_on_a_network():
     command = ("tpu-check", "--model", "inception_resnet_v1", "--recipe", "paper", "--json")
     child = subprocess.run(
