@@ -1,5 +1,6 @@
 """The command line: `inception-tf`."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -322,34 +323,30 @@ def residual(config: Annotated[ResidualConfig, cyclopts.Parameter(name="*")] = R
     Each network's learning rate is searched on a held-out part of the training images, then it is trained
     with several seeds. With the defaults: four networks on 5,000 digits, hours on two CPU cores.
     """
-    from inception_tf.studies import residual
-
-    _study(residual, config)
+    _study(config)
 
 
 @studies.command
 def scaling(config: Annotated[ScalingConfig, cyclopts.Parameter(name="*")] = ScalingConfig()):  # noqa: B008
     """Does scaling the residuals down keep wide residual networks alive, and what else does? Section 3.3."""
-    from inception_tf.studies import scaling
-
-    _study(scaling, config)
+    _study(config)
 
 
 @studies.command
 def averaging(config: Annotated[AveragingConfig, cyclopts.Parameter(name="*")] = AveragingConfig()):  # noqa: B008
     """Are averaged parameters better than those that were trained, epoch by epoch? Section 4."""
-    from inception_tf.studies import averaging
-
-    _study(averaging, config)
+    _study(config)
 
 
-def _study(study, config):
-    _require_tensorflow("study")
-
+def _study(config):
     from inception_tf import strategies
+
+    _require_tensorflow("study")
+    strategies.prepare(config.strategy, None)
+
     from inception_tf.studies.study import conduct
 
-    strategies.prepare(config.strategy, None)
+    study = importlib.import_module(f"inception_tf.studies.{config.name}")
     if conduct(study, config) is None:
         sys.exit(TRY_AGAIN)
 

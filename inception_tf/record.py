@@ -38,9 +38,11 @@ def read_json(path):
     return content
 
 
-def is_used(folder):
-    """Whether anything but what was being written when a job was killed lies in a folder."""
-    return folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+def is_used(folder, besides=()):
+    """Whether anything lies in a folder but files of some names, and what was being written at a kill."""
+    return folder.is_dir() and any(
+        path.name[0] != "." and path.name not in besides for path in folder.iterdir()
+    )
 
 
 def make(folder, field):
@@ -86,11 +88,7 @@ def writing(run_dir):
 
 def plain(config):
     """The flags of a dataclass, as JSON has them."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(flags):
-    return json.loads(json.dumps(flags, default=str))
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def check_unchanged(recorded, config, changeable, field):
@@ -110,15 +108,30 @@ def check_flags(content, recorded, config, changeable, field):
     before = content.get("flags")
     if not isinstance(before, dict):
         raise UserError(f"{recorded} is not the record of a run: it has no flags.")
-    defaults = _plain({each.name: each.default for each in dataclasses.fields(config)})
     for name, value in plain(config).items():
-        earlier = before.get(name, defaults[name])  # one of a version that had no such flag
-        if name not in changeable and earlier != value:
-            value, was = _said(value), _said(earlier)
-            right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
+        if name in changeable or before.get(name, ...) == value:
+            continue
+        if name not in before:
             raise UserError(
-                f"{flag(name)} is {value} now, but the run of {recorded} was started with {was}: "
-                f"{right}, or another {flag(field)}."
+                f"{recorded} is of a version that had no {flag(name)}: go on with that version, or name another "
+                f"{flag(field)}."
+            )
+        value, was = _said(value), _said(before[name])
+        right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
+        raise UserError(
+            f"{flag(name)} is {value} now, but the run of {recorded} was started with {was}: "
+            f"{right}, or another {flag(field)}."
+        )
+
+
+def check_recipe(content, recorded, recipe):
+    """Raises `UserError` if a record is of a version whose recipe of the same name was another."""
+    before = content.get("recipe", {})
+    for name, value in plain(recipe).items():
+        if before.get(name) != value:
+            raise UserError(
+                f"{recorded} is of a version whose recipe had {name} {before.get(name)}; it is {value} now: go "
+                "on with that version, or name another --run-dir."
             )
 
 

@@ -109,10 +109,7 @@ class Run:
         except _StoppedError:
             self._watch.at("the last checkpoint", times=SLOW)
             self._checkpoints.wait()
-            self._say(
-                f"Interrupted, saved at step {self._checkpoints.newest} of {self._steps.last}. To go on: the "
-                f"same flags with --resume --run-dir {self._directory.path}"
-            )
+            self._say(f"Interrupted, saved at step {self._checkpoints.newest} of {self._steps.last}.")
             return None
         finally:
             self._directory.close()
@@ -158,6 +155,7 @@ class Run:
     def _check_record(self, content):
         """Raises `UserError` if a checkpoint is another run's."""
         record.check_flags(content, self._checkpoints.directory, self._config, RESUMABLE, "run_dir")
+        record.check_recipe(content, self._checkpoints.directory, self._task.recipe)
 
     def _take_steps(self, step):
         """Trains from `step` to the last; returns that, which is saved.

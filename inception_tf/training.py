@@ -79,9 +79,12 @@ def _train(config, watch, stopped):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     signals = stop_signals() if stopped is None else contextlib.nullcontext(stopped)
-    with keras_settings.dtype_policy(config.policy), signals as stopped:
+    with keras_settings.dtype_policy(config.policy), signals as signalled:
         task = Task(config, recipe, source, initial, run.left_out)
-        return Run(task, steps, strategy, run, watch, stopped).complete()
+        results = Run(task, steps, strategy, run, watch, signalled).complete()
+    if results is None and stopped is None and strategies.worker(strategy)[0] == 0:
+        print(f"To go on: the same flags with --resume --run-dir {run.path}")
+    return results
 
 
 def _read_weights(config):

@@ -82,15 +82,19 @@ def test_a_wrong_flag_is_one_sentence_and_status_2(arguments, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_train_without_tensorflow_says_what_to_install(tmp_path):
+@pytest.mark.parametrize("command", ["train", "study residual", "study scaling", "study averaging"])
+def test_without_tensorflow_it_says_what_to_install(command, tmp_path):
     code = (
         "import importlib.util, sys\nfind = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest)\n"
-        "from inception_tf.cli import main\nmain(['train'])"
+        "sys.modules['tensorflow'] = None\n"
+        "from inception_tf.cli import main\nmain(sys.argv[1:])"
     )
-    process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    arguments = [sys.executable, "-P", "-c", code, *command.split()]
+    process = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert process.returncode == 2
-    assert process.stderr.strip().startswith("inception-tf: train needs TensorFlow: pip install")
+    name = command.split()[0]
+    assert process.stderr.strip().startswith(f"inception-tf: {name} needs TensorFlow: pip install")
 
 
 def test_models_prints_the_table():

@@ -78,6 +78,7 @@ INPUTS = {
     "face.jpg": lambda path: path.write_bytes(miniature_ilsvrc.jpeg(1)),
     "new.jpg": lambda path: path.write_bytes(miniature_ilsvrc.jpeg(2)),
     "pictures": lambda path: write_class_folders(path),
+    "letters": lambda path: write_class_folders(path),
     "blacklist.txt": lambda path: path.write_text("3_0.png\n"),
     "ILSVRC2012": lambda path: write_tars(path),
     "fashion-mnist": lambda path: write_idx(path),

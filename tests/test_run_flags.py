@@ -1,5 +1,6 @@
 """What a run evaluates, leaves behind and raises, by its flags; a small network on pictures of noise."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import conversion, networks, record, training, weights
+from inception_tf import conversion, networks, recipes, training, weights
 from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data import digits as embedded
 from inception_tf.data.images import Data, InMemory
@@ -248,11 +249,20 @@ def test_without_averages_a_checkpoint_has_each_weight_once(tmp_path):
     assert results["loss"] == pytest.approx(_by_hand(model)[0], rel=1e-5)
 
 
-def test_a_run_of_a_version_without_a_flag_is_one_with_its_default(tmp_path):
-    flags = record.plain(_config(tmp_path))
-    del flags["evaluate_every"], flags["residual_scale"]
-    record.check_flags({"flags": flags}, "config.json", _config(tmp_path), {}, "run_dir")
-    with pytest.raises(UserError, match="leave out --residual-scale"):
-        record.check_flags(
-            {"flags": flags}, "config.json", _config(tmp_path, residual_scale=(0.3,)), {}, "run_dir"
-        )
+def test_a_run_of_a_version_without_a_flag_is_not_gone_on_with(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    recorded = tmp_path / "run" / "config.json"
+    content = json.loads(recorded.read_text())
+    del content["flags"]["evaluate_every"]
+    recorded.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="had no --evaluate-every: go on with that version, or name"):
+        training.train(_config(tmp_path / "run", evaluate_raw=True, resume=True))
+
+
+def test_a_run_is_not_gone_on_with_by_another_recipe(tmp_path, monkeypatch):
+    training.train(_config(tmp_path / "run", steps=2))
+    (tmp_path / "run" / "results.json").unlink()
+    other = dataclasses.replace(recipes.RECIPES["cpu-demo"], label_smoothing=0.5)
+    monkeypatch.setitem(recipes.RECIPES, "cpu-demo", other)
+    with pytest.raises(UserError, match="label_smoothing 0.0; it is 0.5 now"):
+        training.train(_config(tmp_path / "run", steps=2, resume=True))

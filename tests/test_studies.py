@@ -1,5 +1,6 @@
 """What the studies make of trainings; and each of them, small, from its command to its pictures."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -332,6 +333,31 @@ def test_a_study_that_is_not_there(tmp_path):
     (tmp_path / "results.json").write_text('{"study": "scaling"}')
     with pytest.raises(UserError, match="is not of study residual"):
         read(ResidualConfig, tmp_path)
+    for content in ({"study": "residual"}, {"study": "residual", "flags": {"search_epochs": 2}}):
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="other flags than study residual: another version wrote it"):
+            read(ResidualConfig, tmp_path)
+
+
+def test_a_mistake_before_the_first_training_spoils_no_folder(tmp_path, capsys):
+    words = ["study", "averaging", "--run-dir", str(tmp_path / "study")]
+    assert status([*words, "--data", str(tmp_path / "misspelt")]) == 2
+    assert status([*words, "--data", str(tmp_path / "again")]) == 2
+    assert "again" in capsys.readouterr().err.splitlines()[-1]  # the data, not the folder
+
+
+def test_a_training_of_other_flags_is_not_taken_for_one_of_a_study(tmp_path):
+    path = tmp_path / "trials" / "a" / "trial.json"
+    path.parent.mkdir(parents=True)
+    before = trial("a", {"steps": 5, "residual_scale": (1.0,)}, rows(0.5))
+    path.write_text(json.dumps(dataclasses.asdict(before)))
+    of_study = trials.Trials(tmp_path, {}, [])
+    assert of_study.run("a", steps=5, residual_scale=(1.0,)).held_out == before.held_out
+    with pytest.raises(UserError, match="is of a training with other flags"):
+        of_study.run("a", steps=6, residual_scale=(1.0,))
+    path.write_text('{"name": "a"}')
+    with pytest.raises(UserError, match="is not the record of a study's training"):
+        of_study.run("a", steps=5)
 
 
 @pytest.fixture
@@ -402,12 +428,13 @@ def test_a_signal_after_the_last_step_of_a_training_stops_the_study(tmp_path, mo
     assert (trained / "trial.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "study, pictures",
     [
         ("averaging", ["averaging_inception_resnet_v1_0.9.png"]),
-        pytest.param("residual", ["figure_21.png", "figure_22.png"], marks=pytest.mark.slow),
-        pytest.param("scaling", ["scaling.png"], marks=pytest.mark.slow),
+        ("residual", ["figure_21.png", "figure_22.png"]),
+        ("scaling", ["scaling.png"]),
     ],
 )
 def test_smoke(study, pictures, tmp_path, capsys):

@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 
 import tensorflow as tf
-from rich.console import Console
-from rich.markdown import Markdown
 
 from inception_tf import record, strategies
 from inception_tf.data import sources
@@ -43,7 +41,7 @@ def conduct(study, config):
     _check(folder, config, configuration)
     record.make(folder, "run_dir")
     with record.locked(folder):
-        if not (folder / "config.json").exists():
+        if not _is_begun(folder):
             with record.writing(folder):
                 record.write_json(folder / "config.json", configuration)
         try:
@@ -65,7 +63,7 @@ def conduct(study, config):
             with written_beside(folder / "tables.md") as beside:
                 beside.write_text(tables)
             study.draw(config, results, folder)
-    Console(width=110).print(Markdown(tables))
+    print(tables)
     print(f"All of it is in {folder}")
     return results
 
@@ -81,7 +79,7 @@ def read(kind, folder):
         (config, results): a `kind` with the study's flags, and the content of results.json.
 
     Raises:
-        UserError: it was not finished, or is another study.
+        UserError: it was not finished, or is another study, or of another version.
     """
     path = folder / "results.json"
     if not path.exists():
@@ -89,17 +87,23 @@ def read(kind, folder):
     results = record.read_json(path)
     if results.get("study") != kind.name:
         raise UserError(f"{path} is not of study {kind.name}: name the folder of one.")
-    flags = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in results["flags"].items()
-    }
-    return kind(**{**flags, "run_dir": folder}), results
+    try:
+        flags = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in results["flags"].items()
+        }
+        return kind(**{**flags, "run_dir": folder}), results
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} has other flags than study {kind.name}: another version wrote it."
+        ) from error
 
 
 def _check(folder, config, configuration):
     """Raises `UserError` if the folder is not that of this study, or is used and not to be resumed."""
     recorded = folder / "config.json"
-    if not (config.resume and recorded.exists()):
-        if record.is_used(folder):
+    if not (config.resume and recorded.exists() and _is_begun(folder)):
+        if record.is_used(folder, () if _is_begun(folder) else ("config.json",)):
             hint = "holds no study to resume (no config.json)" if config.resume else "is not empty"
             raise UserError(f"--run-dir {folder} {hint}: name another folder, or --resume a study.")
         return
@@ -111,6 +115,11 @@ def _check(folder, config, configuration):
                 f"{configuration[name]}: go on with that, or name another folder."
             )
     record.check_unchanged(recorded, config, CHANGEABLE, "run_dir")
+
+
+def _is_begun(folder):
+    """Whether a training of the study has begun; what ended before, as by a wrong flag, left config.json."""
+    return (folder / "trials").is_dir()
 
 
 def _configuration(config):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import shutil
 import statistics
 
@@ -9,7 +10,7 @@ import keras
 
 from inception_tf import record
 from inception_tf.config import TrainConfig
-from inception_tf.errors import NotFiniteError
+from inception_tf.errors import NotFiniteError, UserError
 from inception_tf.run_directory import RunDirectory
 from inception_tf.training import train
 
@@ -99,7 +100,7 @@ class Trials:
                 record.write_json(ended, dataclasses.asdict(trial))
         # It never goes on, and its checkpoints are most of what it takes on the disk.
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        self.done.append(Trial(**record.read_json(ended)))
+        self.done.append(_read(ended, flags))
         return self.done[-1]
 
     def _train(self, name, folder, flags):
@@ -124,3 +125,22 @@ class Trials:
             training=[row for row in rows if "loss" in row],
             held_out=[row for row in rows if "held_out_loss" in row],
         )
+
+
+def _read(path, flags):
+    """The `Trial` of a file, which must have been trained with these flags.
+
+    Raises:
+        UserError: it was not, or the file is none of a trial.
+    """
+    try:
+        trial = Trial(**record.read_json(path))
+    except TypeError as error:
+        raise UserError(
+            f"{path} is not the record of a study's training: remove it, to train again."
+        ) from error
+    if trial.flags != json.loads(json.dumps(flags)):
+        raise UserError(
+            f"{path} is of a training with other flags, as another version did it: name another --run-dir."
+        )
+    return trial

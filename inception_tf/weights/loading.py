@@ -242,7 +242,7 @@ def _advice(weights, variables, values):
     """What to pass where the convolutions, the head or the embedding have another size."""
     convolutions = [name for name in variables if name.endswith("_conv/kernel")]
     is_whole = len(values) == len(variables)
-    if is_whole and any(values[name].shape[-1] != variables[name].shape[-1] for name in convolutions):
+    if is_whole and any(values[name].shape[-1:] != variables[name].shape[-1:] for name in convolutions):
         return " Its convolutions have other filters: pass the width_multiplier that it was trained with."
     bottleneck, head = variables.get("bottleneck/kernel"), variables.get("logits/bias")
     if bottleneck is not None and weights.embedding_size not in (None, bottleneck.shape[1]):
