@@ -113,8 +113,8 @@ def check_flags(content, recorded, config, changeable, field):
             continue
         if name not in before:
             raise UserError(
-                f"{recorded} is of a version that had no {flag(name)}: go on with that version, or name another "
-                f"{flag(field)}."
+                f"{recorded} is of a version that had no {flag(name)}: go on with that version, or name "
+                f"another {flag(field)}."
             )
         value, was = _said(value), _said(before[name])
         right = f"leave out {flag(name)}" if was is None else f"give {flag(name)} {was}"
@@ -130,8 +130,8 @@ def check_recipe(content, recorded, recipe):
     for name, value in plain(recipe).items():
         if before.get(name) != value:
             raise UserError(
-                f"{recorded} is of a version whose recipe had {name} {before.get(name)}; it is {value} now: go "
-                "on with that version, or name another --run-dir."
+                f"{recorded} is of a version whose recipe had {name} {before.get(name)}; it is {value} now: "
+                "go on with that version, or name another --run-dir."
             )
 
 
