@@ -214,6 +214,7 @@ def _config(tmp_path, data, run="run", **keywords):
         "log_every": 1,
         "checkpoint_every": 2,
         "distortion": "crop",
+        "export": False,
     } | keywords
     return TrainConfig(data=str(data), run_dir=tmp_path / run, learning_rate=0.01, **keywords)
 
@@ -323,12 +324,11 @@ def test_pictures_that_vanish_in_the_middle_of_a_run(allowed, tmp_path, small, m
 
 def test_a_stopped_run_goes_on_without_the_bad_ones(tmp_path, small, monkeypatch):
     data = _write_records(tmp_path / "data", {5: "label"}, {3: "gif"})
-    flags = {"allow_corrupt": 2, "export": False}
-    _interrupt(_config(tmp_path, data, **flags), 3, monkeypatch)
-    results = training.train(_config(tmp_path, data, resume=True, **flags))
+    _interrupt(_config(tmp_path, data, allow_corrupt=2), 3, monkeypatch)
+    results = training.train(_config(tmp_path, data, allow_corrupt=2, resume=True))
     names = {_record_name(data, 5): "label", f"{data}/validation-00000-of-00001, record 3": "gif"}
     _check_listed(results, names)
-    unbroken = training.train(_config(tmp_path, data, "unbroken", **flags))
+    unbroken = training.train(_config(tmp_path, data, "unbroken", allow_corrupt=2))
     assert results["loss"] == pytest.approx(unbroken["loss"], rel=1e-3)
 
 

@@ -52,9 +52,8 @@ def small(monkeypatch, digits):
 
 
 def _config(run_dir, **keywords):
-    return TrainConfig(
-        **{"run_dir": run_dir, "batch": 20, "steps": 8, "log_every": 3, "learning_rate": 0.01, **keywords}
-    )
+    few = {"batch": 20, "steps": 8, "log_every": 3, "learning_rate": 0.01, "export": False}
+    return TrainConfig(**{"run_dir": run_dir, **few, **keywords})
 
 
 def _rows(run_dir):
@@ -84,7 +83,7 @@ def stop_after(monkeypatch):
 
 def test_a_run_leaves_its_record(tmp_path, small, capsys):
     run = tmp_path / "run"
-    results = training.train(_config(run, steps=None, epochs=2, checkpoint_every=7))
+    results = training.train(_config(run, steps=None, epochs=2, checkpoint_every=7, export=True))
     assert {path.name for path in run.iterdir()} == {
         ".lock",
         "config.json",
@@ -135,14 +134,14 @@ def test_the_config_stands_before_the_first_step(tmp_path, monkeypatch):
 def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
     tmp_path, stop_after, monkeypatch, number, capsys
 ):
-    training.train(_config(tmp_path / "whole", deterministic=True))
+    training.train(_config(tmp_path / "whole", deterministic=True, export=True))
     with monkeypatch.context():
         stop_after(4, number)
-        assert training.train(_config(tmp_path / "parts", deterministic=True)) is None
+        assert training.train(_config(tmp_path / "parts", deterministic=True, export=True)) is None
     # The next step was under way when that of the signal was read.
     assert "saved at step 6 of 8" in capsys.readouterr().out
     assert not (tmp_path / "parts" / "results.json").exists()
-    training.train(_config(tmp_path / "parts", deterministic=True, resume=True))
+    training.train(_config(tmp_path / "parts", deterministic=True, export=True, resume=True))
     for whole, parts in zip(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"), strict=True):
         assert whole.tobytes() == parts.tobytes()
 
@@ -238,7 +237,7 @@ def test_a_batch_that_the_replicas_do_not_divide(tmp_path):
 
 
 def test_two_replicas_train_and_export(tmp_path):
-    results = training.train(_config(tmp_path / "run", strategy="mirrored"))
+    results = training.train(_config(tmp_path / "run", strategy="mirrored", export=True))
     assert results["images"] == 110 and results["saved_model_difference"] < 1e-5
 
 
@@ -248,7 +247,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 
 
 def test_mixed_bfloat16_is_set_for_the_run_only(tmp_path):
-    training.train(_config(tmp_path / "run", policy="mixed_bfloat16"))
+    training.train(_config(tmp_path / "run", policy="mixed_bfloat16", export=True))
     assert keras.config.dtype_policy().name == "float32"
     layer = keras.models.load_model(tmp_path / "run" / "model.keras").get_layer("conv")
     assert layer.compute_dtype == "bfloat16"
@@ -273,7 +272,7 @@ def test_a_saved_model_that_differs_is_no_success(tmp_path, monkeypatch, differe
     answer = types.SimpleNamespace(returncode=0, stdout=json.dumps(found))
     monkeypatch.setattr(golden, "subprocess", types.SimpleNamespace(run=lambda *_, **__: answer))
     with pytest.raises(RuntimeError, match="differs"):
-        training.train(_config(tmp_path / "run"))
+        training.train(_config(tmp_path / "run", export=True))
     assert not (tmp_path / "run" / "saved_model").exists()
     assert not (tmp_path / "run" / "results.json").exists()
 
