@@ -148,7 +148,8 @@ def _distance(values, exact):
     return np.sqrt(differences / sum(np.square(each).sum() for each in exact))
 
 
-@pytest.mark.parametrize("name", _slow_but(NETWORKS, "inception_resnet_v1"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_of_a_whole_network_is_as_near_to_float64_as_keras_is(name):
     pixels, labels = _batch(203)
     trainer = _trainer(lambda: _network(name, 203))

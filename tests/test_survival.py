@@ -88,6 +88,7 @@ def test_sigterm_saves_within_a_few_steps(tmp_path):
     assert small_run.newest(tmp_path / "run" / "checkpoints").endswith(f"ckpt-{steps}")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path):
     train(tmp_path / "run", *SHORT, terminate=10)
     prefix = small_run.newest(tmp_path / "run" / "checkpoints")
@@ -154,6 +155,7 @@ def test_a_dead_network_is_said_with_the_remedy(tmp_path):
     assert {row["zeros"] for row in rows(tmp_path / "run") if "loss" in row} == {1.0}
 
 
+@pytest.mark.slow
 def test_checkpoints_by_time_outlive_the_run_directory(whole, tmp_path):
     flags = (*SHORT[: SHORT.index("--checkpoint-every")], "--steps", 21, "--checkpoint-minutes", 1e-6)
     flags = (*flags, "--checkpoint-dir", tmp_path / "checkpoints")
