@@ -316,7 +316,7 @@ def test_command(line, place, tmp_path, monkeypatch, capsys):
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "step", interrupted(Trainer.step))
             first = status_of([word for word in words if word != "--resume"])
-        assert first == (75 if "train" in words else 0), capsys.readouterr().err
+        assert first == (75 if {"train", "study"} & {*words} else 0), capsys.readouterr().err
     assert status_of(words) == 0, capsys.readouterr().err
     for path in written_by(line):
         assert list(Path().glob(f"{path}*")), f"there is no {path}"
