@@ -68,6 +68,10 @@ class TrainConfig:
         epochs: Passes over the training images, of the whole network. [default: the recipe's]
         steps: Steps, those of --head-epochs included, in place of epochs.
         learning_rate: First learning rate of the whole network, as it is. [default: the recipe's, scaled]
+        learning_rate_decay: Factor on the learning rate each time that it falls; 1: it stays. [default: the
+            recipe's]
+        cold_epochs: Passes, before those of --warm-up-epochs, at a tenth of the learning rate. [default: the
+            recipe's]
         warm_up_epochs: Passes in which the learning rate rises from a tenth of it. [default: the recipe's; 5,
             or a tenth of --epochs, where it is scaled up]
         head_epochs: Passes before --epochs in which the last layer alone is trained. [default: the recipe's]
@@ -130,6 +134,8 @@ class TrainConfig:
     epochs: int | None = None
     steps: int | None = None
     learning_rate: float | None = None
+    learning_rate_decay: float | None = None
+    cold_epochs: float | None = None
     warm_up_epochs: float | None = None
     head_epochs: int | None = None
     head_learning_rate: float | None = None
@@ -234,6 +240,7 @@ class TrainConfig:
             accumulate=1,
             keep=1,
             skip_non_finite=0,
+            cold_epochs=0,
             warm_up_epochs=0,
             weight_decay=0,
             auxiliary_weight=0,
@@ -246,6 +253,9 @@ class TrainConfig:
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise UserError(f"{flag(field)} {value} must be positive.")
+        decay = self.learning_rate_decay
+        if decay is not None and not 0 < decay <= 1:
+            raise UserError(f"--learning-rate-decay {decay} must be more than 0 and at most 1.")
         for field in ("label_smoothing", "average_decay", "validation_split"):
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:

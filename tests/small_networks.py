@@ -41,6 +41,27 @@ def two_blocks(dropout_rate=0.0, kernel_size=1, auxiliary_head=False):
     return keras.Model(image, outputs)
 
 
+def build(
+    input_shape,
+    classes=10,
+    batch_norm_momentum=0.9,
+    batch_norm_gamma=False,
+    include_top=True,
+    auxiliary_head=False,
+):
+    """A whole network that takes the arguments of the builders: a convolution, batch norm and the top."""
+    x = inputs = keras.Input(input_shape, name="image")
+    x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False, name="conv")(x)
+    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, scale=batch_norm_gamma, name="conv_bn")(
+        x
+    )
+    x = keras.layers.Activation("relu", name="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
+    x = keras.layers.Dropout(0.2, name="dropout")(x)
+    x = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, keras.layers.Activation("softmax", dtype="float32", name="predictions")(x))
+
+
 def recipe_of(**values):
     """The paper's, with steps that are large enough to be seen."""
     defaults = {"batch": 8, "decay_epochs": 1, "distortion": "affine", "average_decay": 0.5}

@@ -7,6 +7,7 @@ import typing
 import pytest
 
 from inception_tf import NETWORKS, recipes
+from inception_tf.cli import main
 from inception_tf.config import Model, TrainConfig
 from inception_tf.errors import UserError
 
@@ -95,6 +96,13 @@ def test_without_tensorflow_it_says_what_to_install(command, tmp_path):
     assert process.returncode == 2
     name = command.split()[0]
     assert process.stderr.strip().startswith(f"inception-tf: {name} needs TensorFlow: pip install")
+
+
+def test_a_study_has_no_flag_that_it_would_refuse(capsys):
+    """`study scaling` trains for steps and knows no epochs."""
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "scaling", "--epochs", "2"])
+    assert ended.value.code == 2 and "Unknown option: --epochs" in capsys.readouterr().err
 
 
 def test_models_prints_the_table():

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import build
 
 from inception_tf import conversion, networks, recipes, training, weights
 from inception_tf.config import EvaluateConfig, TrainConfig
@@ -19,25 +19,6 @@ from inception_tf.evaluation import evaluate
 from inception_tf.trainer import Trainer
 
 RAW = ("raw_loss", "raw_top1_error", "raw_top5_error")
-
-
-def _small_network(
-    input_shape,
-    classes,
-    batch_norm_momentum=0.9,
-    batch_norm_gamma=False,
-    include_top=True,
-    auxiliary_head=False,
-):
-    inputs = x = keras.Input(input_shape, name="image")
-    x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False, name="conv")(x)
-    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, scale=batch_norm_gamma, name="conv_bn")(
-        x
-    )
-    x = keras.layers.Activation("relu", name="relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
-    x = keras.layers.Dense(classes, name="logits")(x)
-    return keras.Model(inputs, keras.layers.Activation("softmax", name="predictions")(x), name="small")
 
 
 def _images(count, seed):
@@ -53,7 +34,7 @@ HELD_OUT = _images(30, 1)
 @pytest.fixture(scope="module", autouse=True)
 def small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(_small_network, "none"))
+        patch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(build, "none"))
         names = tuple(str(digit) for digit in range(10))
         patch.setattr(embedded, "load", lambda: Data(_images(40, 0), HELD_OUT, names))
         yield

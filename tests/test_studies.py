@@ -23,6 +23,7 @@ from inception_tf.studies.study import conduct, read
 from inception_tf.studies.trials import Trial
 
 V3, V1 = "inception_v3", "inception_resnet_v1"
+CLASSES = 10  # a guess has a loss of 2.30
 
 
 def rows(*errors, every=100):
@@ -42,7 +43,7 @@ def rows(*errors, every=100):
 def trial(name, flags, held_out, not_finite=None, training=(), batch=10):
     lines = [{"step": 20, "images_per_second": 50.0, "loss": 1.0, "zeros": 0.5}]
     steps = not_finite or (held_out[-1]["step"] if held_out else 20)
-    return Trial(name, flags, batch, steps, not_finite, list(training) or lines, held_out)
+    return Trial(name, flags, CLASSES, batch, steps, not_finite, list(training) or lines, held_out)
 
 
 class Said:
@@ -58,7 +59,8 @@ class Said:
 
     def results(self, found):
         """What results.json would have, as it is read back."""
-        return json.loads(json.dumps({**found, "trials": [each.summary() for each in self.done]}))
+        ran = {"devices": ["CPU:0"], "training_hours": 2.5, "trials": [each.summary() for each in self.done]}
+        return json.loads(json.dumps({**found, **ran}))
 
 
 @pytest.mark.parametrize(
@@ -213,29 +215,37 @@ def lines(*pairs):
         ([(2, 0.5), (1, 0.6)], None, ("alive", None, 1.5)),
         ([(2, 0.5), (3, 1.0), (3, 1.0)], None, ("died", 20, 8 / 3)),
         ([(2, 1.0), (3, 0.9), (4, 1.0)], None, ("died", 30, 3)),  # it came to life in between
-        ([(2, 1.0), (4, 0.9)], None, ("alive", None, 3)),
+        ([(2.2, 1.0), (2.4, 0.9)], None, ("alive", None, 2.3)),  # a line above, but not the mean
+        ([(2, 1.0), (4, 0.9)], None, ("diverged", 20, 3)),
+        ([(9, 0.5), (9, 0.5), (9, 0.5), (2, 0.5)], None, ("alive", None, 7.25)),  # it is on its way back
+        ([(2, 0.5), (2.31, 0.5), (9e6, 0.5)], None, ("diverged", 20, 3000001.4366666667)),
+        ([(9, 0.5), (9, 1.0)], None, ("died", 20, 9)),
         ([(2, 0.5)], 13, ("not finite", 13, None)),
     ],
 )
 def test_how_a_training_went(pairs, not_finite, expected):
-    found = scaling.outcome(trial("", {}, [], not_finite, lines(*pairs)))
+    found = scaling.outcome(trial("", {}, rows(0.3), not_finite, lines(*pairs)))
+    assert found["final_error"] == (None if not_finite else 0.3)
     assert (found["outcome"], found["step"], found["final_loss"]) == pytest.approx(expected)
 
 
 def test_the_trainings_and_the_table_of_scaling():
     def say(name, flags):
         dies = flags["residual_scale"] == (1.0,) and not flags.get("extra_batch_norm") and flags["seed"] == 0
-        return trial(name, flags, [], None, lines((2, 0.5), (3, 1.0 if dies else 0.5)))
+        return trial(name, flags, rows(0.9 if dies else 0.2), None, lines((2, 0.5), (2.2, dies or 0.5)))
 
     said = Said(say)
     config = ScalingConfig(scales=(1.0, 0.1), learning_rates=(0.1,), seeds=2)
     tables = scaling.tables(config, said.results(scaling.trainings(config, said)))
     assert len(said.done) == 8 and len({each.name for each in said.done}) == 8
-    assert cells(tables, "1", "-", "0.1") == ["1 of 2", "0 of 2", "20", "2.5, 2.5"]
+    expected = ["1 of 2", "0 of 2", "0 of 2", "20", "2.1, 2.1", "90.00 %, 20.00 %"]
+    assert cells(tables, "1", "-", "0.1") == expected
     assert cells(tables, "0.1", "-", "0.1")[0] == "0 of 2"
     assert cells(tables, "1", "extra-batch-norm", "0.1")[0] == "0 of 2"
     assert cells(tables, "1", "warm-up", "0.1")[0] == "1 of 2"
-    assert sum(each.flags.get("warm_up_epochs") == 1 for each in said.done) == 2
+    assert sum(each.flags.get("cold_epochs") == 1 for each in said.done) == 2
+    assert {each.flags["learning_rate_decay"] for each in said.done} == {1.0}
+    assert "Data: digits at 75 px." in tables
 
 
 def test_the_table_of_averaging():
@@ -274,7 +284,6 @@ def test_smoke_gives_way_to_flags():
         (ResidualConfig, {"validation_split": 0}, "--validation-split 0 must be a share between 0 and 1"),
         (ResidualConfig, {"size": 30}, "--size 30 is too small"),
         (ResidualConfig, {"resume": True}, "--resume needs --run-dir"),
-        (ScalingConfig, {"epochs": 2}, "--epochs 2 is not for study scaling: give --steps"),
         (AveragingConfig, {"decays": (1.0,)}, "--decays 1.0 must be between 0 and 1"),
     ],
 )
@@ -299,7 +308,9 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
         config.run_dir.mkdir(parents=True, exist_ok=True)
         (config.run_dir / "checkpoints").mkdir(exist_ok=True)
         line = {"step": 20, "epoch": 1, "loss": 2.0, "zeros": 0.4, "images_per_second": 10.0}
-        (config.run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        ended = {"step": 30, "epoch": 1, "held_out_loss": 2.0, "held_out_top1_error": 0.5}
+        (config.run_dir / "metrics.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(ended)}\n")
+        (config.run_dir / "config.json").write_text('{"class_names": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}')
         assert config.resume and not config.export and config.steps == 30
         if config.residual_scale == (1.0,):
             raise NotFiniteError("The loss is nan", 27)

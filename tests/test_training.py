@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import build
 
 from inception_tf import networks, training, weights
 from inception_tf.config import TrainConfig
@@ -23,25 +24,11 @@ from inception_tf.serving import golden
 from inception_tf.trainer import Trainer
 
 
-def _small_network(input_shape, classes, batch_norm_momentum, batch_norm_gamma=False):
-    inputs = x = keras.Input(input_shape, name="image")
-    x = keras.layers.Conv2D(8, 5, strides=4, use_bias=False, name="conv")(x)
-    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, scale=batch_norm_gamma, name="conv_bn")(
-        x
-    )
-    x = keras.layers.Activation("relu", name="relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
-    x = keras.layers.Dropout(0.2, name="dropout")(x)
-    x = keras.layers.Dense(classes, name="logits")(x)
-    x = keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
-    return keras.Model(inputs, x, name="small")
-
-
 @pytest.fixture(autouse=True)
 def small(monkeypatch, digits):
     """Runs of a small network on 300 and 110 of the digits."""
     for name in networks.NETWORKS:
-        monkeypatch.setitem(networks.NETWORKS, name, networks.Entry(_small_network, "none"))
+        monkeypatch.setitem(networks.NETWORKS, name, networks.Entry(build, "none"))
     few = dataclasses.replace(
         digits,
         train=InMemory(digits.train.images[::15], digits.train.labels[::15]),
@@ -256,7 +243,7 @@ def test_mixed_bfloat16_is_set_for_the_run_only(tmp_path):
 def test_a_signal_while_the_network_is_built_saves_step_0(tmp_path, monkeypatch, capsys):
     def stopped_while_built(*arguments, **keywords):
         os.kill(os.getpid(), signal.SIGTERM)
-        return _small_network(*arguments, **keywords)
+        return build(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
         patch.setitem(networks.NETWORKS, "inception_resnet_v1", networks.Entry(stopped_while_built, "none"))

@@ -5,10 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import build
 
 from inception_tf import conversion, networks, weights
 from inception_tf.checkpoints import Checkpoints
@@ -27,30 +27,9 @@ RECORD = {
 }
 
 
-def _small_network(
-    input_shape,
-    classes=10,
-    batch_norm_momentum=0.9,
-    batch_norm_gamma=False,
-    include_top=True,
-    auxiliary_head=False,
-):
-    x = inputs = keras.Input(input_shape, name="image")
-    x = keras.layers.Conv2D(8, 5, strides=8, use_bias=False, name="conv")(x)
-    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, scale=batch_norm_gamma, name="conv_bn")(
-        x
-    )
-    x = keras.layers.Activation("relu", name="relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
-    x = keras.layers.Dropout(0.2, name="dropout")(x)
-    x = keras.layers.Dense(classes, name="logits")(x)
-    x = keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
-    return keras.Model(inputs, x, name=NETWORK)
-
-
 def _save(run, steps=(3, 5), record=RECORD):
     """Writes checkpoints; the averages of the last one, and the parameters as trained, as dicts of arrays."""
-    model, average = _small_network((75, 75, 3)), _small_network((75, 75, 3))
+    model, average = build((75, 75, 3)), build((75, 75, 3))
     variables = {
         **{f"model/{variable.path}": variable for variable in model.weights},
         **{f"average/{variable.path}": variable for variable in average.weights},
@@ -69,7 +48,7 @@ def _save(run, steps=(3, 5), record=RECORD):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setitem(networks.NETWORKS, NETWORK, networks.Entry(_small_network, "none"))
+    monkeypatch.setitem(networks.NETWORKS, NETWORK, networks.Entry(build, "none"))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +57,7 @@ def finished(tmp_path_factory):
     run = tmp_path_factory.mktemp("finished") / "run"
     averages, trained = _save(run)
     (run / "config.json").write_text(json.dumps(RECORD))
-    model = _small_network((75, 75, 3))
+    model = build((75, 75, 3))
     for variable in model.weights:
         variable.assign(averages[variable.path])
     keras_files.write(model, run / "model.keras", CARD)

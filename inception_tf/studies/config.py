@@ -11,7 +11,7 @@ from inception_tf.errors import UserError
 from inception_tf.flags import check_choices, flag
 
 Residual = Literal["inception_resnet_v1", "inception_resnet_v2"]
-SMALL = {"data": "digits", "width_multiplier": 0.05, "batch": 500, "epochs": 2, "seeds": 1}
+SMALL = {"data": "digits", "width_multiplier": 0.05, "batch": 500, "seeds": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,6 @@ class StudyConfig:
         width_multiplier: Factor on the filters of all layers.
         recipe: Optimizer, loss, distortion, averages, as in `train`, of those alike for all networks.
         batch: Images a step. [default: the recipe's]
-        epochs: Passes over the training images. [default: the recipe's]
-        evaluate_every: Steps from one evaluation to the next; an epoch ends with one, too.
         seeds: Trainings of each kind, with the seeds 0, 1 and so on.
         policy: Keras dtype policy.
         strategy: How devices are used.
@@ -44,8 +42,6 @@ class StudyConfig:
     width_multiplier: float = 1.0
     recipe: Literal["study", "cpu-demo", "paper"] = "study"
     batch: int | None = None
-    epochs: int | None = None
-    evaluate_every: int | None = None
     seeds: int = 3
     policy: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     strategy: Literal["auto", "one_device", "mirrored", "tpu"] = "auto"
@@ -54,7 +50,7 @@ class StudyConfig:
     smoke: Annotated[bool, Parameter(negative="")] = False
 
     name: ClassVar[str]
-    smoke_values: ClassVar[dict] = SMALL
+    smoke_values: ClassVar[dict]
 
     def __post_init__(self):
         """Raises `UserError` for a value that no study could take."""
@@ -105,7 +101,25 @@ class StudyConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResidualConfig(StudyConfig):
+class EpochsConfig(StudyConfig):
+    """The flags of a study that trains for epochs and compares by them.
+
+    Attributes:
+        epochs: Passes over the training images. [default: the recipe's]
+        evaluate_every: Steps from one evaluation to the next; an epoch ends with one, too.
+    """
+
+    epochs: int | None = None
+    evaluate_every: int | None = None
+
+    smoke_values: ClassVar[dict] = SMALL | {"epochs": 2}
+
+    def training(self):
+        return {**super().training(), "epochs": self.epochs, "evaluate_every": self.evaluate_every}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResidualConfig(EpochsConfig):
     """The flags of `study residual`.
 
     Attributes:
@@ -129,7 +143,7 @@ class ResidualConfig(StudyConfig):
     errors: Annotated[tuple[float, ...], SEVERAL] = ()
 
     name: ClassVar[str] = "residual"
-    smoke_values: ClassVar[dict] = SMALL | {
+    smoke_values: ClassVar[dict] = EpochsConfig.smoke_values | {
         "networks": ("inception_v3", "inception_resnet_v1"),
         "learning_rates": (0.045,),
     }
@@ -158,7 +172,7 @@ class ScalingConfig(StudyConfig):
         steps: Steps of each training.
         remedies: What else the paper tried against the death of unscaled networks (section 3.3), on top of
             lower learning rates: tried at the largest of --scales.
-        warm_up_epochs: Passes in which the remedy `warm-up` raises the learning rate from a tenth of it.
+        warm_up_epochs: Passes at a tenth of the learning rate with which the remedy `warm-up` begins.
     """
 
     network: Residual = "inception_resnet_v2"
@@ -174,7 +188,6 @@ class ScalingConfig(StudyConfig):
     name: ClassVar[str] = "scaling"
     smoke_values: ClassVar[dict] = SMALL | {
         "batch": 32,
-        "epochs": None,
         "scales": (1.0, 0.1),
         "learning_rates": (0.045,),
         "steps": 20,
@@ -187,14 +200,12 @@ class ScalingConfig(StudyConfig):
         if self.remedies:
             self._check_several("remedies")
         self._check_positive("scales", "learning_rates", "steps", "warm_up_epochs")
-        if self.epochs is not None:
-            raise UserError(f"--epochs {self.epochs} is not for study scaling: give --steps.")
         self._check_trainings({"model": self.network, "residual_scale": (each,)} for each in self.scales)
         self._check_trainings({"learning_rate": each} for each in self.learning_rates)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AveragingConfig(StudyConfig):
+class AveragingConfig(EpochsConfig):
     """The flags of `study averaging`.
 
     Attributes:
@@ -208,7 +219,7 @@ class AveragingConfig(StudyConfig):
     learning_rate: float | None = None
 
     name: ClassVar[str] = "averaging"
-    smoke_values: ClassVar[dict] = SMALL | {"decays": (0.9,), "learning_rate": 0.045}
+    smoke_values: ClassVar[dict] = EpochsConfig.smoke_values | {"decays": (0.9,), "learning_rate": 0.045}
 
     def __post_init__(self):
         super().__post_init__()

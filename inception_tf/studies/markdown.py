@@ -1,6 +1,7 @@
 """Numbers and tables as Markdown."""
 
 import statistics
+from pathlib import Path
 
 from inception_tf.studies.statistics import interval
 
@@ -9,6 +10,16 @@ def table(heads, rows):
     """A table; cells are strings."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def conditions(config, results):
+    """What all trainings of a study have in common, and what they took: sentences."""
+    batches = dict.fromkeys(trial["batch"] for trial in results["trials"])
+    return (
+        f"Data: {Path(config.data).name} at {config.size} px. Width {config.width_multiplier:g}, recipe "
+        f"`{config.recipe}`, batches of {' or '.join(map(str, batches))} images, policy `{config.policy}`, on "
+        f"{', '.join(results['devices'])}: {results['training_hours']:.1f} hours of training steps in all."
+    )
 
 
 def spread(values, written):

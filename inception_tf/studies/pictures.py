@@ -18,7 +18,7 @@ COLOURS = {
 }
 OTHER = "#555555"
 DASHED = ("inception_v3", "inception_v4", "as trained")
-OUTCOMES = {"alive": "#0072B2", "died": "#D55E00", "not finite": "#CC79A7"}
+OUTCOMES = {"alive": "#0072B2", "died": "#D55E00", "diverged": "#E69F00", "not finite": "#CC79A7"}
 
 
 def draw_curves(groups, key, title, path):
@@ -38,9 +38,9 @@ def draw_curves(groups, key, title, path):
         errors = np.array([[row[key] for row in rows] for rows in trainings])
         line = "--" if name in DASHED else "-"
         axes.fill_between(epochs, errors.min(0), errors.max(0), color=colour, alpha=0.2, linewidth=0)
-        axes.plot(epochs, errors.mean(0), line, color=colour, marker="o", markersize=3, label=name)
-    count = max(map(len, groups.values()))
-    axes.set(xlabel="Epoch", ylabel=f"Error, mean and range of {count} seeds" if count > 1 else "Error")
+        label = f"{name}, {len(trainings)} seed{'s' * (len(trainings) > 1)}"
+        axes.plot(epochs, errors.mean(0), line, color=colour, marker="o", markersize=3, label=label)
+    axes.set(xlabel="Epoch", ylabel="Error, mean and range of the seeds")
     axes.set_title(title, fontsize="medium")
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -72,7 +72,8 @@ def draw_outcomes(outcomes, path):
     for axes in panels[-1]:
         axes.set_xlabel("Step")
     figure.suptitle(
-        "Training loss of each seed; a cross where it died\nor was not finite any more", fontsize="medium"
+        "Training loss of each seed; a cross where it died,\ndiverged or was not finite any more",
+        fontsize="medium",
     )
     _save(figure, path)
 

@@ -1,15 +1,18 @@
 """Does scaling the residuals down keep wide residual networks alive? Section 3.3, a table and a picture."""
 
+import itertools
+import math
 import statistics
-from pathlib import Path
 
-from inception_tf.evaluation.tables import number
+from inception_tf.evaluation.tables import number, percent
 from inception_tf.progress import DEAD
 from inception_tf.studies import pictures
-from inception_tf.studies.markdown import table
+from inception_tf.studies.markdown import conditions, table
 from inception_tf.studies.trials import LOG_EVERY
 
 LAST = 5  # lines of metrics, of which the final loss is the mean
+FAILURES = ("died", "diverged", "not finite")
+STEADY = 1.0  # the learning rate's decay: a network that lives has to live at the rate that is said
 
 
 def trainings(config, trials):
@@ -17,13 +20,14 @@ def trainings(config, trials):
 
     Returns:
         dict of `outcomes`, a dict for each training: scale, learning_rate, remedy, seed; `outcome`, which is
-        "died", "not finite" or "alive"; `step` of the death or of the loss that was not finite; `final_loss`
-        (None where that is not finite); and `lines`, [step, loss, share of zeros].
+        "died", "diverged", "not finite" or "alive"; `step`, when it came to that; `final_loss` of the
+        training and `final_error` on the held-out images (None where the training was not finite); and
+        `lines`, [step, loss, share of zeros].
     """
     remedies = {
         "": {},
         "extra-batch-norm": {"extra_batch_norm": True},
-        "warm-up": {"warm_up_epochs": config.warm_up_epochs},
+        "warm-up": {"cold_epochs": config.warm_up_epochs},
     }
     kinds = [(scale, "") for scale in config.scales]
     kinds += [(max(config.scales), remedy) for remedy in config.remedies]
@@ -37,6 +41,7 @@ def trainings(config, trials):
                     model=config.network,
                     residual_scale=(scale,),
                     learning_rate=rate,
+                    learning_rate_decay=STEADY,
                     seed=seed,
                     steps=config.steps,
                     **remedies[remedy],
@@ -47,15 +52,28 @@ def trainings(config, trials):
 
 
 def outcome(trial):
-    """How a training went: died, not finite, or alive; when; and where its loss ended."""
+    """How a training went: died, diverged, not finite, or alive; when; and where its loss and error ended."""
     lines = [[row["step"], row["loss"], row["zeros"]] for row in trial.training]
-    died = None
-    for step, _, zeros in lines:
-        died = (died or step) if zeros > DEAD else None  # one that comes to life again has not died
-    loss = statistics.fmean(loss for _, loss, _ in lines[-LAST:]) if lines else None
     if trial.not_finite is not None:
-        return {"outcome": "not finite", "step": trial.not_finite, "final_loss": None, "lines": lines}
-    return {"outcome": "died" if died else "alive", "step": died, "final_loss": loss, "lines": lines}
+        ended = {"outcome": "not finite", "step": trial.not_finite, "final_loss": None, "final_error": None}
+        return {**ended, "lines": lines}
+    loss = statistics.fmean(loss for _, loss, _ in lines[-LAST:])
+    guessing = math.log(trial.classes)
+    died = _since(lambda line: line[2] > DEAD, lines)
+    diverged = _since(lambda line: line[1] > guessing, lines) if loss > guessing else None
+    return {
+        "outcome": "died" if died else "diverged" if diverged else "alive",
+        "step": died or diverged,
+        "final_loss": loss,
+        "final_error": trial.held_out[-1]["held_out_top1_error"],
+        "lines": lines,
+    }
+
+
+def _since(is_so, lines):
+    """The step of the line from which on all lines are so; None if the last is not."""
+    last = list(itertools.takewhile(is_so, reversed(lines)))
+    return last[-1][0] if last else None
 
 
 def tables(config, results):
@@ -67,23 +85,28 @@ def tables(config, results):
         [f"{scale:g}", remedy or "-", f"{rate:g}", *_cells(of)]
         for (scale, remedy, rate), of in sorted(kinds.items(), key=lambda item: (-item[0][0], *item[0][1:]))
     ]
-    heads = ("Scale", "Remedy", "Learning rate", "Died", "Not finite", "At step", "Final training loss")
+    heads = ("Scale", "Remedy", "Learning rate", *(kind.capitalize() for kind in FAILURES))
+    heads += ("At step", "Final training loss", "Final top-1 error")
     return (
-        f"# Scaling of the residuals\n\n`{config.network}`, width {config.width_multiplier:g}, "
-        f"{config.size} px, {config.steps} steps of {results['trials'][0]['batch']} images of "
-        f"{Path(config.data).name}.\n\n{table(heads, rows)}\n\n"
+        f"# Scaling of the residuals\n\n`{config.network}`, {config.steps:,} steps. "
+        f"{conditions(config, results)}\n\n{table(heads, rows)}\n\n"
         "Died: the last activations before the pooling are zeros only, in every line of metrics from that "
-        f"step on; a line is of up to {LOG_EVERY} steps. Not finite: the loss or a gradient was not, which "
-        "ended the training. A loss that stays high is in neither column. The learning rate falls as the "
-        f"recipe says, and what comes after {config.steps} steps was not seen.\n"
+        f"step on; a line is of up to {LOG_EVERY} steps. Diverged: the training loss stays above that of "
+        "guessing from that step on. Not finite: the loss or a gradient was not, or the loss on the held-out "
+        f"images, which ended the training. A loss is the mean of the last {LAST} lines, an error that of the "
+        "averaged parameters on the held-out images. The learning rate stays as it is, but for the warm-up, "
+        f"which begins with {config.warm_up_epochs:g} epoch(s) at a tenth of it. What comes after "
+        f"{config.steps:,} steps was not seen.\n"
     )
 
 
 def _cells(of):
-    counts = [sum(each["outcome"] == kind for each in of) for kind in ("died", "not finite")]
+    counts = [sum(each["outcome"] == kind for each in of) for kind in FAILURES]
     steps = [f"{each['step']:,}" for each in of if each["step"] is not None]
     losses = [number(each["final_loss"]) for each in of if each["final_loss"] is not None]
-    return [*(f"{count} of {len(of)}" for count in counts), ", ".join(steps) or "-", ", ".join(losses) or "-"]
+    errors = [percent(each["final_error"]) for each in of if each["final_error"] is not None]
+    listed = [", ".join(each) or "-" for each in (steps, losses, errors)]
+    return [*(f"{count} of {len(of)}" for count in counts), *listed]
 
 
 def draw(config, results, folder):

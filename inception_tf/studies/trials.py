@@ -28,6 +28,7 @@ class Trial:
     Attributes:
         name: its folder, in `trials` of the study's.
         flags: dict of its own flags of `train`, without those that all have.
+        classes: how many the data has.
         batch: images a step.
         steps: steps taken.
         not_finite: the step, counted from 1, that ended it as the loss or a gradient was not finite; or None.
@@ -37,6 +38,7 @@ class Trial:
 
     name: str
     flags: dict
+    classes: int
     batch: int
     steps: int
     not_finite: int | None
@@ -119,6 +121,7 @@ class Trials:
         return Trial(
             name=name,
             flags=flags,
+            classes=len(record.read_json(folder / "config.json")["class_names"]),
             batch=config.recipe_values().batch,
             steps=not_finite or rows[-1]["step"],
             not_finite=not_finite,
