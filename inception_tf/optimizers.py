@@ -140,11 +140,19 @@ class LossScale:
         self._finite_steps.assign(tf.where(grows, 0, steps))
 
 
+def largest_decay(step):
+    """The largest decay of an average after a step, counted from 1: what has seen little is not weighed down.
+
+    As slim's; a decay of 0.99 is reached at step 890, one of 0.999 at 8,990.
+    """
+    return (1.0 + step) / (10.0 + step)
+
+
 class ParameterAverage:
     """Running averages of the parameters and of batch norm's moving statistics.
 
-    After step n each average moves towards its variable by 1 - min(decay, (1 + n) / (10 + n)), as slim's
-    does; with decay 0 the variables are their own averages. Make it inside the strategy's scope.
+    After step n each average moves towards its variable by 1 - min(decay, largest_decay(n)); with decay 0 the
+    variables are their own averages. Make it inside the strategy's scope.
     """
 
     def __init__(self, variables, decay):
@@ -159,8 +167,7 @@ class ParameterAverage:
         """Moves the averages, on a replica, after step `step` (counted from 1)."""
         if not self._decay:
             return
-        step = tf.cast(step, tf.float32)
-        decay = tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
+        decay = tf.minimum(self._decay, largest_decay(tf.cast(step, tf.float32)))
         for variable in self._variables:
             average = self.averages[variable.path]
             average.assign(variable.value + decay * (average - variable.value))

@@ -1,8 +1,7 @@
 """What a finished run leaves behind: its curve, and its averaged network in two forms that agree."""
 
-from pathlib import Path
-
 from inception_tf import record
+from inception_tf.data import sources
 from inception_tf.export import export
 from inception_tf.plots import plot_curve
 from inception_tf.report import page, predictions
@@ -27,8 +26,8 @@ def leave_behind(task, averages, folder, metrics):
     """
     config = task.config
     difference = _export(task, averages, folder) if config.export else None
-    data = Path(config.data).name if Path(config.data).is_absolute() else config.data
-    plot_curve(metrics, folder / "curve.png", f"{config.model} on {data}, {config.size} px")
+    title = f"{config.model} on {sources.called(config.data)}, {config.size} px"
+    plot_curve(metrics, folder / "curve.png", title)
     return difference
 
 

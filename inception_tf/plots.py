@@ -30,7 +30,7 @@ def plot_curve(metrics, path, title):
             [row[f"held_out_{key}"] for row in held_out],
             color="#b3401f",
             marker="o",
-            label="held-out images, averaged weights",
+            label="held-out images",
         )
         axes.set(xlabel="Epoch", ylabel=name, yscale="log" if name == "Loss" else "linear")
         axes.grid(alpha=0.3)

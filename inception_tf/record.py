@@ -5,7 +5,9 @@ import dataclasses
 import json
 import platform
 import subprocess
+import sys
 import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +17,8 @@ from inception_tf import __version__
 from inception_tf.errors import TryAgainError, UserError, without_operations
 from inception_tf.files import lock, written_beside
 from inception_tf.flags import flag
+
+PROGRAMS = ("inception-tf", "inception_tf", "train_tpu.py")
 
 
 def write_json(path, content):
@@ -150,6 +154,14 @@ def versions():
         "keras": keras.__version__,
         "numpy": np.__version__,
     }
+
+
+def command():
+    """The command line of the job, the program by its name; None of a job that is begun from Python."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":  # python -m inception_tf
+        program = program.parent
+    return [program.name, *sys.argv[1:]] if program.name in PROGRAMS else None
 
 
 def git_state():

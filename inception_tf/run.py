@@ -12,6 +12,7 @@ from inception_tf.checkpoints import Checkpoints
 from inception_tf.errors import NotFiniteError, UserError
 from inception_tf.outcome import leave_behind, show
 from inception_tf.progress import DEAD, Interval, data_report, dead, sentence
+from inception_tf.report import page
 from inception_tf.run_directory import RESUMABLE
 from inception_tf.trainer import StepResult, Trainer
 
@@ -110,9 +111,19 @@ class Run:
             self._watch.at("the last checkpoint", times=SLOW)
             self._checkpoints.wait()
             self._say(f"Interrupted, saved at step {self._checkpoints.newest} of {self._steps.last}.")
+            self._show_so_far()
             return None
+        except NotFiniteError:
+            self._show_so_far()
+            raise
         finally:
             self._directory.close()
+
+    def _show_so_far(self):
+        """Writes the page of a run that ends before its results."""
+        if self._is_first:
+            with self._directory.writing():
+                page.write(self._directory.path)
 
     def _begin(self):
         """Takes the newest checkpoint, opens the record there, and does what a kill left undone.
@@ -292,6 +303,7 @@ class Run:
                 step,
             )
         before = self._restore()
+        self._overflows = 0
         if self._checkpoints.newest is None:
             raise NotFiniteError(
                 f"{where}, and {self._checkpoints.directory} holds no checkpoint to go back to.", step
@@ -382,7 +394,8 @@ class Run:
                 "another --run-dir with a lower --learning-rate.",
                 step,
             )
-        self._say(sentence("Averaged weights", results))
+        averaged = self._task.recipe.average_decay
+        self._say(sentence("Averaged weights" if averaged else "Weights as trained", results))
         averages = self._trainer.average.values()
         with run.writing():
             difference = leave_behind(self._task, averages, run.path, run.read_metrics())

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import sys
 from pathlib import Path
 
 from inception_tf import record
@@ -145,7 +144,7 @@ class RunDirectory:
             "versions": record.versions(),
             "devices": devices,
             "git": record.git_state(),
-            "command": sys.argv,
+            "command": record.command(),
         }
 
     def open(self, configuration, split):
@@ -214,6 +213,8 @@ class RunDirectory:
         try:
             lines = self._metrics.read_text().splitlines()
             return [json.loads(line) for line in lines if line.endswith("}")]
+        except OSError as error:
+            raise UserError(f"{self._metrics} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise UserError(f"{self._metrics} is damaged: {error}.") from error
 

@@ -198,6 +198,8 @@ def _learning_rates(config, recipe):
         said += (
             f"; a tenth of it for {recipe.cold_epochs:g} epochs, then rising for {recipe.warm_up_epochs:g}"
         )
+    if recipe.learning_rate_decay == 1:
+        return f"{said}."
     return f"{said}; x {recipe.learning_rate_decay:g} every {recipe.decay_epochs} epochs."
 
 

@@ -4,6 +4,7 @@ import html
 import html.parser
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +51,38 @@ def test_errors_have_their_intervals(tmp_path):
     assert "finished: 30 steps, 3 epochs" in found.words["header"]
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            ["/opt/env/bin/inception-tf", "train", "--data", "my pictures"],
+            "inception-tf train --data 'my pictures'",
+        ),
+        (["/home/me/train_tpu.py", "--steps", "3"], "train_tpu.py --steps 3"),
+        (["/opt/inception_tf/__main__.py", "train"], "inception_tf train"),
+        (["/opt/ipykernel_launcher.py", "-f", "kernel.json"], "begun from Python"),
+    ],
+)
+def test_the_command_that_began_the_run(words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", words)
+    assert said in read(write(tmp_path / "run")).words["header"]
+
+
+def test_metrics_that_cannot_be_read_are_one_sentence(tmp_path):
+    folder = write(tmp_path / "run")
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="metrics.jsonl cannot be read: Is a directory"):
+        page.write(folder)
+
+
+def test_of_many_classes_the_page_says_that_the_table_is_left_out(tmp_path):
+    folder = write(tmp_path / "run")
+    content = json.loads((folder / "predictions.json").read_text())
+    (folder / "predictions.json").write_text(json.dumps({**content, "confusion": None}))
+    assert any("a table of 3 classes cannot be read" in said for said in read(folder).words["elsewhere"])
+
+
 def test_names_and_paths_are_no_tags(tmp_path):
     folder = write(tmp_path / "<b>run", names=("cat", EVIL, "<i>"), data=f"/{EVIL}/<b>data")
     text = page.write(folder).read_text()
@@ -83,7 +116,7 @@ def test_weights_as_trained_have_their_row_and_line(tmp_path):
     raw = {"held_out_raw_top1_error": 0.25, "held_out_raw_top5_error": 0.125, "held_out_raw_loss": 0.77}
     found = read(write(tmp_path / "run", metrics=rows(**raw)))
     words = found.words["errors"]
-    for expected in ("as trained", "25.00 %", "12.50 %", "0.7700"):
+    for expected in ("averaged weights", "weights as trained", "25.00 %", "12.50 %", "0.7700"):
         assert expected in words
     assert "held-out images, weights as trained" in found.words["curves"]
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from small_networks import build
 
 from inception_tf import conversion, networks, recipes, training, weights
+from inception_tf import run as run_module
 from inception_tf.config import EvaluateConfig, TrainConfig
 from inception_tf.data import digits as embedded
 from inception_tf.data.images import Data, InMemory
@@ -195,6 +196,7 @@ def test_a_run_that_diverges_raises_at_which_step_and_keeps_the_rows_before(tmp_
     (named,) = json.loads((run / "not_finite.json").read_text())["steps"]
     assert caught.value.step == named["step"] > 1
     assert _rows(run)[-1]["step"] == caught.value.step - 1
+    assert f"not finished: step {caught.value.step - 1}" in (run / "report.html").read_text()
     assert all(np.isfinite(row["loss"]) for row in _rows(run))
 
 
@@ -215,7 +217,31 @@ def test_rows_before_a_step_that_is_left_out_come_once(tmp_path, monkeypatch):
     assert [row["step"] for row in _rows(run) if "loss" in row] == [4, 8, 9]
 
 
+def test_overflows_are_counted_anew_after_a_step_back(tmp_path, monkeypatch):
+    """Those of steps 3 to 6 are one too many; the checkpoint to go back to, of step 5, lies among them."""
+    original = Trainer._apply
+
+    def apply(self, stage, number, gradients, statistics):
+        is_large = (number >= 2) & (number <= 6)
+        gradients = [tf.where(is_large, np.inf, gradient) for gradient in gradients]
+        return original(self, stage, number, gradients, statistics)
+
+    monkeypatch.setattr(run_module, "OVERFLOWS", 3)
+    monkeypatch.setattr(Trainer, "_apply", apply)
+    flags = {"policy": "mixed_float16", "steps": 9, "batch": 5, "skip_non_finite": 5, "checkpoint_every": 5}
+    training.train(_config(tmp_path / "run", **flags))
+    named = json.loads((tmp_path / "run" / "not_finite.json").read_text())["steps"]
+    assert [row["step"] for row in named] == [6]
+
+
 # --average-decay 0
+
+
+def test_without_averages_the_page_says_weights_as_trained(tmp_path, capsys):
+    training.train(_config(tmp_path / "run", average_decay=0.0, steps=2))
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "weights as trained" in text and "averaged weights" not in text
+    assert "Weights as trained: top-1 error" in capsys.readouterr().out
 
 
 def test_without_averages_a_checkpoint_has_each_weight_once(tmp_path):

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import pytest
 
-from inception_tf import networks, run
+from inception_tf import networks, record, run
 from inception_tf.cli import main
 from inception_tf.data import digits
 from inception_tf.data.images import Data, InMemory
 from inception_tf.errors import NotFiniteError, TryAgainError, UserError
-from inception_tf.studies import averaging, residual, scaling, statistics, trials
+from inception_tf.studies import averaging, pictures, residual, scaling, statistics, study, trials
 from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
 from inception_tf.studies.study import conduct, read
 from inception_tf.studies.trials import Trial
@@ -64,24 +64,49 @@ class Said:
 
 
 @pytest.mark.parametrize(
-    "error, steps",
+    "error, bound, steps",
     [
-        (0.5, None),  # as low at the first evaluation: nobody knows since when
-        (0.4, None),
-        (0.3, 150),  # half way from 0.4 to 0.2
-        (0.2, 200),
-        (0.15, None),  # never: 0.3 follows on 0.2
+        (0.5, "at most ", 100),  # as low at the first evaluation: nobody knows since when
+        (0.4, "at most ", 100),
+        (0.3, "", 150),  # half way from 0.4 to 0.2
+        (0.2, "", 200),
+        (0.15, "more than ", 300),  # never: 0.3 follows on 0.2
     ],
 )
-def test_steps_to_an_error(error, steps):
-    found = statistics.steps_to(error, rows(0.4, 0.2, 0.3))
-    assert found == (None if steps is None else pytest.approx(steps))
+def test_steps_to_an_error(error, bound, steps):
+    assert statistics.steps_to(error, rows(0.4, 0.2, 0.3)) == (bound, pytest.approx(steps))
 
 
-def test_passed_errors_lie_where_all_trainings_pass():
-    found = statistics.passed_errors([rows(0.5, 0.1), rows(0.4, 0.2)])
-    assert found == [0.35, 0.3, 0.25]  # of 0.2 to 0.4
-    assert statistics.passed_errors([rows(0.5, 0.4), rows(0.3, 0.2)]) == []
+@pytest.mark.parametrize(
+    "networks, errors",
+    [
+        ([[(0.5, 0.1)], [(0.4, 0.2)]], [0.35, 0.3, 0.25]),  # of 0.2 to 0.4, which all pass
+        ([[(0.5, 0.1), (0.45, 0.1)], [(0.25, 0.1), (0.2, 0.04)]], [0.175, 0.15, 0.125]),  # of 0.1 to 0.2
+        ([[(0.9, 0.4), (0.8, 0.3)], [(0.3, 0.2), (0.2, 0.1)]], [0.7, 0.6, 0.5]),  # one is lower at first
+        ([[(0.4, 0.4)], [(0.3, 0.2)]], []),  # one gets nowhere
+    ],
+)
+def test_the_errors_that_are_compared_at(networks, errors):
+    found = statistics.compared_errors([[rows(*each) for each in trainings] for trainings in networks])
+    assert found == pytest.approx(errors)
+
+
+@pytest.mark.parametrize(
+    "above, below, ratio",
+    [
+        (["", ""], ["", ""], ""),
+        (["", "at most "], ["", ""], "at most "),
+        (["", ""], ["more than ", ""], "at most "),
+        (["at most "], ["more than "], "at most "),
+        (["more than "], ["", ""], "more than "),
+        ([""], ["at most "], "more than "),
+        (["at most "], ["at most "], None),
+        (["more than "], ["more than "], None),
+        (["at most ", "more than "], [""], None),
+    ],
+)
+def test_what_a_ratio_of_bounds_is(above, below, ratio):
+    assert statistics.bound_of_ratio(statistics.bound_of(above), statistics.bound_of(below)) == ratio
 
 
 def test_the_interval_is_that_of_all_draws():
@@ -126,7 +151,16 @@ def test_the_search_goes_beyond_its_ends(best, tried):
 
 
 def test_the_search_leaves_out_what_was_not_finite():
-    assert search_of(lambda rate: None if rate > 0.1 else 0.3)[0] == pytest.approx(0.1)
+    assert search_of(lambda rate: None if rate > 0.1 else 0.3 - rate)[0] == pytest.approx(0.1)
+
+
+def test_of_learning_rates_that_are_as_good_the_lowest_is_taken():
+    assert search_of(lambda rate: 0.3)[0] == pytest.approx(0.0125)
+
+
+def test_the_search_tries_nothing_twice():
+    """From 1.001 and 1 it would go on at 1, to three digits."""
+    assert search_of(lambda rate: 2 - rate, rates=(1.0, 1.001)) == (1.001, [1.0, 1.001])
 
 
 def test_a_single_learning_rate_needs_no_search():
@@ -169,11 +203,66 @@ def test_the_table_of_a_pair():
     assert "residual less plain: -10.00 (-10.00 to -10.00) points" in tables
 
 
-def test_an_error_that_not_all_reach_has_no_ratio():
-    config, results = compared(2, v3=[(0.8, 0.4), (0.8, 0.2)], v1=[(0.4, 0.2), (0.4, 0.2)])
+def test_an_error_that_not_all_reach_has_a_bound():
+    """Of v3 one seed reaches 0.3 after 150 steps, the other not in 200; of v1 both after 150 and 100."""
+    config, results = compared(2, v3=[(0.4, 0.2), (0.8, 0.5)], v1=[(0.4, 0.2), (0.3, 0.2)])
     tables = residual.tables(config, results)
-    assert cells(tables, "30.00 %", f"`{V3}`")[0] == "1 of 2 pass it after their first evaluation"
+    assert cells(tables, "30.00 %", f"`{V3}`")[1] == "more than 175 (150 to 200)"
+    assert cells(tables, "30.00 %", f"`{V1}`")[1] == "at most 125 (100 to 150)"
+    assert set(cells(tables, "30.00 %", "ratio")) == {"at most 0.71"}
+
+
+def test_an_error_between_that_of_the_first_and_that_of_the_last_has_no_ratio():
+    config, results = compared(2, v3=[(0.3, 0.2), (0.8, 0.5)], v1=[(0.4, 0.2), (0.4, 0.2)])
+    tables = residual.tables(config, results)
+    assert cells(tables, "30.00 %", f"`{V3}`")[0] == "1 of 2 never reach it, others by their first evaluation"
     assert "| 30.00 % | ratio |  |  |  |  |" in tables
+
+
+def test_a_network_that_is_ahead_from_its_first_evaluation_is_compared():
+    config, results = compared(1, v3=[(0.8, 0.4, 0.2)], v1=[(0.1, 0.05, 0.05)])
+    tables = residual.tables(dataclasses.replace(config, errors=()), results)
+    ratios = [line for line in tables.splitlines() if "| ratio |" in line]
+    assert len(ratios) == 3 and all("at most 0." in line for line in ratios)
+
+
+NETWORKS = (V3, V1, "inception_v4", "inception_resnet_v2")
+
+
+@pytest.mark.parametrize(
+    "trained, figures",
+    [
+        (NETWORKS, {21, 22, 23, 24, 25, 26}),
+        (NETWORKS[:2], {21, 22}),
+        (NETWORKS[1:], {23, 24}),
+        (("inception_v4", "inception_resnet_v2_slim"), {23, 24}),
+        ((V1, "inception_resnet_v2"), set()),
+    ],
+)
+def test_the_figures_of_the_paper(trained, figures, tmp_path, monkeypatch):
+    """Each shows, for the networks of the paper's, the mean and the range of the seeds."""
+    drawn, save = {}, pictures._save
+    monkeypatch.setattr(
+        pictures, "_save", lambda figure, path: (drawn.update({path.stem: figure}), save(figure, path))
+    )
+    errors = {0: (0.8, 0.4), 1: (0.6, 0.3), 2: (0.1, 0.2)}
+    said = Said(lambda name, flags: trial(name, flags, rows(*errors[flags["seed"]])))
+    config = ResidualConfig(networks=trained, learning_rates=(0.1,), seeds=3)
+    monkeypatch.setattr(residual, "_cost", lambda *_: 1)  # to build the networks takes long
+    residual.draw(config, said.results(residual.trainings(config, said)), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"figure_{number}.png" for number in figures}
+    for name, figure in drawn.items():
+        (axes,) = figure.axes
+        of = NETWORKS[:2] if name in ("figure_21", "figure_22") else trained[-2:]
+        of = NETWORKS if name in ("figure_25", "figure_26") else of
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+            f"{each}, 3 seeds" for each in of
+        ]
+        scale = 1 if name in ("figure_21", "figure_23", "figure_26") else 4  # the top-5 error of `rows`
+        for line, band in zip(axes.lines, axes.collections, strict=True):
+            np.testing.assert_allclose(line.get_xydata() * (1, scale), [(0.5, 0.5), (1, 0.3)])
+            corners = {(x, round(scale * y, 6)) for x, y in band.get_paths()[0].vertices}
+            assert corners == {(0.5, 0.1), (0.5, 0.8), (1, 0.2), (1, 0.4)}
 
 
 @pytest.mark.parametrize(
@@ -248,6 +337,22 @@ def test_the_trainings_and_the_table_of_scaling():
     assert "Data: digits at 75 px." in tables
 
 
+def test_a_decay_that_is_not_reached_says_so_and_a_kind_without_trainings_too():
+    """The decay rises as (1 + n) / (10 + n) with the steps n: to 201 / 210 after 200."""
+
+    def say(name, flags):
+        is_lost = flags["average_decay"] == 0.5
+        raw = [{**row, "held_out_raw_top1_error": 0.5} for row in rows(0.5, 0.2)]
+        return trial(name, flags, [] if is_lost else raw, 7 if is_lost else None)
+
+    said = Said(say)
+    config = AveragingConfig(decays=(0.5, 0.9, 0.99), seeds=1)
+    tables = averaging.tables(config, said.results(averaging.trainings(config, said)))
+    kinds = tables.split("## ")[1:]
+    assert "0 of 1 seeds finished" in kinds[0] and "No training was finite to its end" in kinds[0]
+    assert "no farther" not in kinds[1] and "no farther than to 0.957" in kinds[2]
+
+
 def test_the_table_of_averaging():
     def say(name, flags):
         raw = [{"held_out_raw_top1_error": error + 0.1 * (1 + flags["seed"])} for error in (0.5, 0.2)]
@@ -278,12 +383,19 @@ def test_smoke_gives_way_to_flags():
         (ResidualConfig, {"learning_rates": (0.1, 0.1)}, "--learning-rates 0.1 0.1 names one twice"),
         (ResidualConfig, {"recipe": "tpu"}, "--recipe tpu is unknown: choose from study, cpu-demo, paper"),
         (ResidualConfig, {"width_multiplier": -1}, "--width-multiplier -1 must be positive"),
-        (ScalingConfig, {"scales": (1.0, float("inf"))}, "--residual-scale inf must be"),
+        (ScalingConfig, {"scales": (1.0, float("inf"))}, "--scales inf must be finite"),
         (AveragingConfig, {"learning_rate": -1}, "--learning-rate -1 must be positive"),
         (ResidualConfig, {"learning_rates": (0.1, -1)}, "--learning-rates -1 must be positive"),
         (ResidualConfig, {"validation_split": 0}, "--validation-split 0 must be a share between 0 and 1"),
         (ResidualConfig, {"size": 30}, "--size 30 is too small"),
         (ResidualConfig, {"resume": True}, "--resume needs --run-dir"),
+        (
+            ResidualConfig,
+            {"run_dir": "gs://bucket/study"},
+            "--run-dir gs://bucket/study must be a folder here",
+        ),
+        (ResidualConfig, {"errors": (5.0,)}, "--errors 5.0 must be a share between 0 and 1"),
+        (ResidualConfig, {"errors": (0.3, 0.3)}, "--errors 0.3 0.3 names one twice"),
         (AveragingConfig, {"decays": (1.0,)}, "--decays 1.0 must be between 0 and 1"),
     ],
 )
@@ -331,10 +443,37 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     results = json.loads((folder / "results.json").read_text())
     assert [each["outcome"] for each in results["outcomes"]] == ["not finite", "alive", "not finite"]
     assert [each["step"] for each in results["outcomes"]] == [27, None, 27]
-    assert not list(folder.glob("trials/*/*/checkpoints")) and (folder / "scaling.png").exists()
+    assert not list(folder.glob("trials/*/*/checkpoints")) and (folder / "scaling_zeros.png").exists()
     config, found = read(ScalingConfig, folder)
     assert (config.steps, config.scales, config.run_dir) == (30, (1.0, 0.1), folder)
     assert scaling.tables(config, found) == (folder / "tables.md").read_text()
+
+
+def test_a_study_goes_on_with_the_recipe_that_it_was_begun_with(tmp_path, capsys):
+    folder = tmp_path / "study"
+    config = AveragingConfig(run_dir=folder)
+    (folder / "trials").mkdir(parents=True)
+    began = json.loads(json.dumps(study._configuration(config), default=str))
+    began["recipe"]["batch_norm_momentum"] = 0.99
+    (folder / "config.json").write_text(json.dumps(began))
+    words = ["study", "averaging", "--resume", "--run-dir", str(folder)]
+    assert status(words) == 2
+    assert "whose recipe had batch_norm_momentum 0.99; it is 0.9 now" in capsys.readouterr().err
+
+
+def test_results_are_of_the_commit_that_began_the_study(tmp_path, monkeypatch):
+    """Whatever ends it: the trainings that were done before are not that's."""
+    said = types.SimpleNamespace(
+        trainings=lambda config, trials: {}, tables=lambda *_: "", draw=lambda *_: None
+    )
+    config = AveragingConfig(run_dir=tmp_path / "study")
+    monkeypatch.setattr(record, "git_state", lambda: {"commit": "first", "changed": False})
+    assert conduct(said, config)["git"]["commit"] == "first"
+    (tmp_path / "study" / "trials").mkdir()
+    monkeypatch.setattr(record, "git_state", lambda: {"commit": "second", "changed": False})
+    again = dataclasses.replace(config, resume=True, seeds=5)
+    results = conduct(said, again)
+    assert results["git"]["commit"] == "first" and results["flags"]["seeds"] == 5
 
 
 def test_a_study_that_is_not_there(tmp_path):
@@ -441,17 +580,17 @@ def test_a_signal_after_the_last_step_of_a_training_stops_the_study(tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "study, pictures",
+    "name, drawn",
     [
         ("averaging", ["averaging_inception_resnet_v1_0.9.png"]),
         ("residual", ["figure_21.png", "figure_22.png"]),
-        ("scaling", ["scaling.png"]),
+        ("scaling", ["scaling_loss.png", "scaling_zeros.png"]),
     ],
 )
-def test_smoke(study, pictures, tmp_path, capsys):
-    assert status(["study", study, "--smoke", "--run-dir", str(tmp_path / "study")]) == 0
+def test_smoke(name, drawn, tmp_path, capsys):
+    assert status(["study", name, "--smoke", "--run-dir", str(tmp_path / "study")]) == 0
     assert "All of it is in" in capsys.readouterr().out
-    files = {"config.json", "results.json", "tables.md", "trials", ".lock", *pictures}
+    files = {"config.json", "results.json", "tables.md", "trials", ".lock", *drawn}
     assert {path.name for path in (tmp_path / "study").iterdir()} == files
     for each in json.loads((tmp_path / "study" / "results.json").read_text())["trials"]:
         assert each["images_per_second"] > 0 and each["held_out"][-1]["step"] == each["steps"]

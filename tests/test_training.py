@@ -128,7 +128,9 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
     # The next step was under way when that of the signal was read.
     assert "saved at step 6 of 8" in capsys.readouterr().out
     assert not (tmp_path / "parts" / "results.json").exists()
+    assert "not finished: step 6" in (tmp_path / "parts" / "report.html").read_text()
     training.train(_config(tmp_path / "parts", deterministic=True, export=True, resume=True))
+    assert "finished: 8 steps" in (tmp_path / "parts" / "report.html").read_text()
     for whole, parts in zip(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"), strict=True):
         assert whole.tobytes() == parts.tobytes()
 

@@ -52,6 +52,11 @@ def absolute(name):
     return os.path.abspath(name) if is_folder else name
 
 
+def called(name):
+    """A value of --data as a title says it: a folder elsewhere by its name alone."""
+    return os.path.basename(name) if os.path.isabs(name) else name
+
+
 def _parted(data, config):
     """Data in memory, of which --validation-split holds out images to train on in place of the others."""
     if not config.validation_split:

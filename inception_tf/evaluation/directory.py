@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 
 from inception_tf import record
 from inception_tf.errors import UserError, listed
@@ -89,7 +88,7 @@ class EvaluationDirectory:
                 "held_out": held_out,
                 "versions": record.versions(),
                 "git": record.git_state(),
-                "command": sys.argv,
+                "command": record.command(),
             }
             record.write_json(self._record, content)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
@@ -290,7 +289,7 @@ class _Evaluation:
             "flags": record.plain(config),
             "versions": record.versions(),
             "git": record.git_state(),
-            "command": sys.argv,
+            "command": record.command(),
         }
         content = report.write(
             config.output,

@@ -70,20 +70,21 @@ def _names(places):
 
 
 def _results(run):
-    """The newest errors of the averaged weights, and the least top-1 error, as text."""
-    found = [row for row in run.errors() if row["weights"] == "averaged"]
+    """The newest errors of the weights that are evaluated, and the least top-1 error, as text."""
     epochs, errors = run.column(f"{HELD_OUT}top1_error")
     speed = run.median("images_per_second")
     result = {"speed": plain(None) if speed is None else number(speed), "best": plain(None)}
     if errors:
         least = min(errors)
         result["best"] = f"{percent(least)} (epoch {epochs[errors.index(least)]:.3g})"
+    found = run.errors()
     if not found:
-        names = ("epoch", "top1", "top1_interval", "top5", "top5_interval", "loss", "images")
+        names = ("weights", "epoch", "top1", "top1_interval", "top5", "top5_interval", "loss", "images")
         return {**result, **dict.fromkeys(names, plain(None))}
-    (row,) = found
+    row = found[0]
     return {
         **result,
+        "weights": row["weights"],
         "epoch": row["epoch"],
         "loss": f"{row['loss']:.4f}",
         "images": f"{row['images']:,}",
@@ -132,7 +133,7 @@ def _charts(runs, names):
         lines = [
             Line(label, *run.column(key), i) for i, (run, label) in enumerate(zip(runs, names, strict=True))
         ]
-        return rendering.chart(name, [line for line in lines if line.epochs], **keywords)
+        return rendering.chart(name, lines, **keywords)
 
     found = [
         chart("Top-1 error, held-out images", f"{HELD_OUT}top1_error", is_share=True),
@@ -147,7 +148,7 @@ def _charts(runs, names):
 
 def _results_table(runs, names, results):
     table = Table(
-        title="Errors on held-out images, averaged weights",
+        title="Errors on held-out images",
         caption=" ".join(["Below each error its 95 % interval (Wilson).", *_notes(runs)]),
         show_lines=True,
     )
@@ -155,7 +156,7 @@ def _results_table(runs, names, results):
     for heading in ("Epoch", "Top-1 error", "Top-5 error", "Loss", "Images", "Images/s"):
         table.add_column(heading, **NUMBERS)
     for run, name, each in zip(runs, names, results, strict=True):
-        lines = [name, run.title] if run.results else [name, run.title, "not finished"]
+        lines = [name, run.title, each["weights"], *([] if run.results else ["not finished"])]
         table.add_row(
             "\n".join(lines),
             each["epoch"],

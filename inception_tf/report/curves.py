@@ -53,9 +53,9 @@ def chart(name, lines, unit="", is_log=False, is_share=False):
         an `svg` element, text; None if no line has a finite value.
     """
     lines = [line for line in map(_thinned, lines) if len(line.values)]
-    values = np.concatenate([line.values for line in lines]) if lines else np.empty(0)
-    if not len(values):
+    if not lines:
         return None
+    values = np.concatenate([line.values for line in lines])
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     figure = Figure(figsize=SIZE)
     axes = figure.subplots(gridspec_kw=MARGINS)
@@ -64,7 +64,7 @@ def chart(name, lines, unit="", is_log=False, is_share=False):
         axes.plot(line.epochs, line.values, **_style(line, has_marks and not line.is_faint))
     axes.set_xlabel("Epoch")
     axes.set_ylabel(unit)
-    axes.set_xlim(0, max(line.epochs[-1] for line in lines if len(line.epochs)) * 1.01)
+    axes.set_xlim(0, max(line.epochs[-1] for line in lines) * 1.01)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(plain)

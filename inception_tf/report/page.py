@@ -96,10 +96,9 @@ def _charts(run):
         kinds = [
             (name, "training batches", TRAINING),
             (HELD_OUT + RAW + name, "held-out images, weights as trained", AS_TRAINED),
-            (HELD_OUT + name, "held-out images, averaged weights", AVERAGED),
+            (HELD_OUT + name, f"held-out images, {run.evaluated}", AVERAGED),
         ]
-        lines = [Line(label, *run.column(key), colour, colour == TRAINING) for key, label, colour in kinds]
-        return [line for line in lines if line.epochs]
+        return [Line(label, *run.column(key), colour, colour == TRAINING) for key, label, colour in kinds]
 
     def steps(name):
         return [Line("training", *run.column(name), STEPS)]
@@ -118,7 +117,7 @@ def _charts(run):
 
 
 def _legend(run):
-    found = [(TRAINING, "training batches"), (AVERAGED, "held-out images, averaged weights")]
+    found = [(TRAINING, "training batches"), (AVERAGED, f"held-out images, {run.evaluated}")]
     if run.column(f"{HELD_OUT}{RAW}loss")[0]:
         found.append((AS_TRAINED, "held-out images, weights as trained"))
     return [{"label": label, **swatch(colour)} for colour, label in found]
@@ -205,7 +204,7 @@ def _configuration(config):
         "commit": git and f"{git['commit']}{', changed' if git['changed'] else ''}",
     }
     return {
-        "command": shlex.join(map(str, config["command"])),
+        "command": shlex.join(config["command"]) if config["command"] else "begun from Python",
         "changed": {"headings": ["Flag", "Value", "Default"], "rows": changed},
         "unchanged": {"headings": ["Flag", "Value"], "rows": unchanged},
         "recipe": _table(config["recipe"]),

@@ -6,11 +6,13 @@ import statistics
 from pathlib import Path
 
 from inception_tf import record
+from inception_tf.data import sources
 from inception_tf.errors import UserError
 from inception_tf.evaluation.results import wilson
 from inception_tf.run_directory import RunDirectory
 
 HELD_OUT = "held_out_"  # what the names of held-out metrics begin with
+AVERAGED, AS_TRAINED = "averaged weights", "weights as trained"
 RAW = "raw_"  # what follows for weights as trained, not averaged
 
 
@@ -57,8 +59,7 @@ class RecordedRun:
     def title(self):
         """The network and what it is trained on."""
         flags = self.config["flags"]
-        data = str(flags.get("data"))
-        return f"{flags.get('model')} on {Path(data).name if Path(data).is_absolute() else data}"
+        return f"{flags.get('model')} on {sources.called(str(flags.get('data')))}"
 
     @property
     def status(self):
@@ -70,6 +71,11 @@ class RecordedRun:
             return "not finished: no line of metrics yet"
         last = self.metrics[-1]
         return f"not finished: step {last['step']:,}, epoch {last['epoch']:.3g}"
+
+    @property
+    def evaluated(self):
+        """The weights that are evaluated: averages, unless the run keeps none."""
+        return AVERAGED if self.config["recipe"].get("average_decay") else AS_TRAINED
 
     def column(self, name):
         """Epochs and values of a metric, two lists."""
@@ -85,11 +91,12 @@ class RecordedRun:
         """The errors on the held-out images: for each kind of weights the last ones that are known.
 
         Returns:
-            list of dicts of `weights` and `epoch`, text; `top1_error` and `top5_error` (fractions) with
-            `top1_interval` and `top5_interval`, 95 %; `loss` (nats) and `images`.
+            list, those of the evaluated weights first, of dicts of `weights` and `epoch`, text; `top1_error`
+            and `top5_error` (fractions) with `top1_interval` and `top5_interval`, 95 %; `loss` (nats) and
+            `images`.
         """
         found = []
-        for prefix, name in ((HELD_OUT, "averaged"), (HELD_OUT + RAW, "as trained")):
+        for prefix, name in ((HELD_OUT, self.evaluated), (HELD_OUT + RAW, AS_TRAINED)):
             rows = [row for row in self.metrics if f"{prefix}top1_error" in row]
             if rows:
                 values = {key.removeprefix(prefix): value for key, value in rows[-1].items()}
@@ -99,8 +106,8 @@ class RecordedRun:
         if self.results is not None:
             path = self.path / "results.json"
             with damage(path):
-                final = self._row(path, "averaged", self.results["epochs"], self.results)
-            found = [final, *(row for row in found if row["weights"] != "averaged")]
+                final = self._row(path, self.evaluated, self.results["epochs"], self.results)
+            found = [final, *(row for row in found if row["weights"] != self.evaluated)]
         return found
 
     @staticmethod

@@ -3,8 +3,9 @@
 import numpy as np
 
 from inception_tf.evaluation.tables import percent
+from inception_tf.optimizers import largest_decay
 from inception_tf.studies import pictures
-from inception_tf.studies.markdown import compared, spread, table
+from inception_tf.studies.markdown import compared, conditions, spread, table
 
 KINDS = {"held_out": "averaged", "held_out_raw": "as trained"}
 
@@ -25,25 +26,28 @@ def trainings(config, trials):
     return {}
 
 
-def _by_kind(results):
+def _by_kind(config, results):
     """The finished trainings by (network, decay): lists of their evaluations."""
-    found = {}
+    found = {(network, decay): [] for network in config.networks for decay in config.decays}
     for trial in results["trials"]:
         if trial["not_finite"] is None:
-            key = trial["flags"]["model"], trial["flags"]["average_decay"]
-            found.setdefault(key, []).append(trial["held_out"])
+            found[trial["flags"]["model"], trial["flags"]["average_decay"]].append(trial["held_out"])
     return found
 
 
 def tables(config, results):
     """The tables, as Markdown: a row for an epoch."""
-    parts = ["# Averaged parameters"]
-    for (network, decay), of in _by_kind(results).items():
+    parts = ["# Averaged parameters", conditions(config, results)]
+    for (network, decay), of in _by_kind(config, results).items():
         rows = [[f"{round(each[0]['epoch'], 2):g}", *_cells(each)] for each in zip(*of, strict=True)]
         heads = ("Epoch", "Top-1 error, averaged", "as trained", "averaged less as trained (points)")
         finished = f"{len(of)} of {config.seeds} seeds finished"
-        parts.append(f"## `{network}`, decay {decay:g}, {finished}\n\n{table(heads, rows)}")
+        parts.append(f"## `{network}`, decay {decay:g}, {finished}")
+        if of and decay > (most := largest_decay(of[0][-1]["step"])):
+            parts.append(f"The decay rises with the steps, and in these no farther than to {most:.3f}.")
+        parts.append(table(heads, rows) if of else "No training was finite to its end.")
     parts.append(
+        "The trainings of a seed are the same for all decays: as trained is measured once. "
         "Mean over the seeds; in brackets the least to the greatest, of the difference the 95 % interval of "
         "a bootstrap over the seeds, which is too narrow where they are few. Trainings that were not finite "
         "are left out."
@@ -59,8 +63,10 @@ def _cells(rows):
 
 
 def draw(config, results, folder):
-    """Draws a picture for each network and decay."""
-    for (network, decay), of in _by_kind(results).items():
+    """Draws a picture for each network and decay that has a training to show."""
+    for (network, decay), of in _by_kind(config, results).items():
+        if not of:
+            continue
         pictures.draw_curves(
             {
                 said: [[{**row, "error": row[f"{kind}_top1_error"]} for row in rows] for rows in of]

@@ -1,6 +1,7 @@
 """What a study is asked to do: a dataclass of its flags for each."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -57,7 +58,7 @@ class StudyConfig:
         self._check_positive("seeds")
         if self.resume and self.run_dir is None:
             raise UserError("--resume needs --run-dir, the folder of the study to go on with.")
-        self._check_trainings([{}])
+        self._check_trainings([{"run_dir": self.run_dir}])
         check_choices(self)
 
     def settled(self):
@@ -128,7 +129,7 @@ class ResidualConfig(EpochsConfig):
             goes on beyond it. One alone is taken without a search.
         search_steps: Steps of each training of the search.
         validation_split: Share of the training images on which the search compares.
-        errors: Top-1 errors, shares, to compare the speed at. [default: three that all trainings pass]
+        errors: Top-1 errors, shares, to compare the speed at. [default: three that all trainings reach]
     """
 
     networks: Annotated[tuple[Model, ...], SEVERAL] = (
@@ -151,7 +152,12 @@ class ResidualConfig(EpochsConfig):
     def __post_init__(self):
         super().__post_init__()
         self._check_several("networks", "learning_rates")
-        self._check_positive("learning_rates", "search_steps", "errors")
+        self._check_positive("learning_rates", "search_steps")
+        if self.errors:
+            self._check_several("errors")
+        for error in self.errors:
+            if not 0 < error < 1:
+                raise UserError(f"--errors {error} must be a share between 0 and 1.")
         if not 0 < self.validation_split < 1:
             raise UserError(
                 f"--validation-split {self.validation_split} must be a share between 0 and 1: the learning "
@@ -200,6 +206,9 @@ class ScalingConfig(StudyConfig):
         if self.remedies:
             self._check_several("remedies")
         self._check_positive("scales", "learning_rates", "steps", "warm_up_epochs")
+        for scale in self.scales:
+            if not math.isfinite(scale):
+                raise UserError(f"--scales {scale} must be finite.")
         self._check_trainings({"model": self.network, "residual_scale": (each,)} for each in self.scales)
         self._check_trainings({"learning_rate": each} for each in self.learning_rates)
 
@@ -215,7 +224,7 @@ class AveragingConfig(EpochsConfig):
     """
 
     networks: Annotated[tuple[Model, ...], SEVERAL] = ("inception_resnet_v1",)
-    decays: Annotated[tuple[float, ...], SEVERAL] = (0.9, 0.99, 0.999)
+    decays: Annotated[tuple[float, ...], SEVERAL] = (0.9, 0.99)
     learning_rate: float | None = None
 
     name: ClassVar[str] = "averaging"

@@ -1,8 +1,8 @@
 """Numbers and tables as Markdown."""
 
 import statistics
-from pathlib import Path
 
+from inception_tf.data import sources
 from inception_tf.studies.statistics import interval
 
 
@@ -16,9 +16,9 @@ def conditions(config, results):
     """What all trainings of a study have in common, and what they took: sentences."""
     batches = dict.fromkeys(trial["batch"] for trial in results["trials"])
     return (
-        f"Data: {Path(config.data).name} at {config.size} px. Width {config.width_multiplier:g}, recipe "
-        f"`{config.recipe}`, batches of {' or '.join(map(str, batches))} images, policy `{config.policy}`, on "
-        f"{', '.join(results['devices'])}: {results['training_hours']:.1f} hours of training steps in all."
+        f"Data: {sources.called(config.data)} at {config.size} px. Width {config.width_multiplier:g}, recipe "
+        f"`{config.recipe}`, batches of {' or '.join(map(str, batches))} images, policy `{config.policy}`, "
+        f"on {', '.join(results['devices'])}: {results['training_hours']:.1f} hours of steps in all."
     )
 
 

@@ -49,12 +49,15 @@ def draw_curves(groups, key, title, path):
     _save(figure, path)
 
 
-def draw_outcomes(outcomes, path):
-    """Draws the loss of each training against its steps: a row for a kind, a column for a learning rate.
+def draw_outcomes(outcomes, key, title, path, is_log=False):
+    """Draws what each training came to against its steps: a row for a kind, a column for a learning rate.
 
     Args:
         outcomes: those of `scaling.trainings`.
+        key: "loss" or "zeros", of their lines.
+        title: what stands over it.
         path: the picture to write; written over.
+        is_log: whether the values are shown by their logarithms.
     """
     kinds = sorted(
         {(each["scale"], each["remedy"]) for each in outcomes}, key=lambda kind: (-kind[0], kind[1])
@@ -65,32 +68,34 @@ def draw_outcomes(outcomes, path):
     for row, (scale, remedy) in zip(panels, kinds, strict=True):
         for axes, rate in zip(row, rates, strict=True):
             kind = {"scale": scale, "remedy": remedy, "learning_rate": rate}
-            _draw_kind(axes, [each for each in outcomes if kind.items() <= each.items()])
+            _draw_kind(axes, [each for each in outcomes if kind.items() <= each.items()], key)
+            if is_log:
+                axes.set_yscale("log")
         row[0].set_ylabel(f"scale {scale:g}" + (f"\n{remedy}" if remedy else ""))
     for axes, rate in zip(panels[0], rates, strict=True):
         axes.set_title(f"learning rate {rate:g}", fontsize="medium")
     for axes in panels[-1]:
         axes.set_xlabel("Step")
     figure.suptitle(
-        "Training loss of each seed; a cross where it died,\ndiverged or was not finite any more",
+        f"{title} of each seed; a cross where it died,\ndiverged or was not finite any more",
         fontsize="medium",
     )
     _save(figure, path)
 
 
-def _draw_kind(axes, of):
-    axes.set_yscale("log")
+def _draw_kind(axes, of, key):
     axes.grid(alpha=0.3)
     for each in of:
         colour = OUTCOMES[each["outcome"]]
         lines = [line for line in each["lines"] if np.isfinite(line[1])]
         if not lines:
             continue
-        steps, losses, _ = zip(*lines, strict=True)
-        axes.plot(steps, losses, color=colour, linewidth=1, marker=".", markersize=3)
+        steps, losses, zeros = zip(*lines, strict=True)
+        values = {"loss": losses, "zeros": zeros}[key]
+        axes.plot(steps, values, color=colour, linewidth=1, marker=".", markersize=3)
         if each["step"] is not None:
             place = min(np.searchsorted(steps, each["step"]), len(steps) - 1)
-            axes.plot(steps[place], losses[place], "x", color=colour, markersize=9, markeredgewidth=2)
+            axes.plot(steps[place], values[place], "x", color=colour, markersize=9, markeredgewidth=2)
     counts = {name: sum(each["outcome"] == name for each in of) for name in OUTCOMES}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     axes.text(0.97, 0.93, said, transform=axes.transAxes, ha="right", va="top", fontsize="small")

@@ -1,13 +1,13 @@
 """Do residual connections make Inception train faster at equal cost? Figures 21 to 26, and a table."""
 
-import functools
 import math
+from statistics import fmean
 
 from inception_tf.errors import UserError
 from inception_tf.evaluation.tables import number, percent
 from inception_tf.networks import NETWORKS, multiply_adds
 from inception_tf.studies import pictures, statistics
-from inception_tf.studies.markdown import compared, spread, table
+from inception_tf.studies.markdown import compared, conditions, spread, table
 
 PAIRS = (
     ("inception_v3", "inception_resnet_v1"),
@@ -17,6 +17,7 @@ PAIRS = (
 FARTHER = 3  # learning rates that a search may try beyond its candidates
 QUANTITIES = ("Epochs", "Steps", "Images", "Seconds")
 ERRORS = {"top1": "Top-1", "top5": "Top-5"}
+V2 = ("inception_resnet_v2", "inception_resnet_v2_slim")  # either may be the paper's
 # By the paper: of the first pair, the second pair, and all four.
 FIGURES = {"top1": (21, 23, 26), "top5": (22, 24, 25)}
 
@@ -57,8 +58,10 @@ def _search(config, trials, network):
             break
         beyond = rates[0] ** 2 / rates[1] if best == rates[0] else rates[-1] ** 2 / rates[-2]
         beyond = float(f"{beyond:.3g}")
+        if beyond in tried:  # the candidates are as good as equal
+            break
         tried[beyond] = _error_at(config, trials, network, beyond)
-    best = min(tried, key=tried.get)
+    best = min(sorted(tried), key=tried.get)
     if tried[best][1] == math.inf:
         raise UserError(
             f"--learning-rates {' '.join(f'{rate:g}' for rate in config.learning_rates)} are too high for "
@@ -84,10 +87,11 @@ def _error_at(config, trials, network, rate):
     return trial.held_out[-1]["held_out_top1_error"], trial.held_out[-1]["held_out_loss"]
 
 
-@functools.cache
 def _cost(network, size, width_multiplier):
-    shape = (size, size, 3)
-    return multiply_adds(NETWORKS[network].builder(input_shape=shape, width_multiplier=width_multiplier))
+    model = NETWORKS[network].builder(
+        input_shape=(size, size, 3), classes=1000, width_multiplier=width_multiplier
+    )
+    return multiply_adds(model)
 
 
 def _compared(results):
@@ -102,7 +106,7 @@ def _compared(results):
 def tables(config, results):
     """The tables, as Markdown."""
     trained = _compared(results)
-    parts = ["# Residual connections", _networks(config, results)]
+    parts = ["# Residual connections", conditions(config, results), _networks(config, results)]
     for pair in PAIRS:
         lost = [network for network in pair if not trained.get(network, True)]
         if lost:
@@ -155,23 +159,28 @@ def _networks(config, results):
 def _speed(config, results, plain, residual):
     """How soon the two of a pair reach some errors, and by how much their last errors differ."""
     both = {network: _compared(results)[network] for network in (plain, residual)}
-    evaluations = [trial["held_out"] for of in both.values() for trial in of]
+    adds = results["multiply_adds"]
+    evaluations = [[trial["held_out"] for trial in of] for of in both.values()]
     rows = []
-    for error in config.errors or statistics.passed_errors(evaluations):
+    for error in config.errors or statistics.compared_errors(evaluations):
         took = {network: [_cost_of(error, trial) for trial in of] for network, of in both.items()}
         for network, of in took.items():
-            rows.append([percent(error), f"`{network}`", *_spreads(of)])
-        rows.append([percent(error), "ratio", *_ratios(took[residual], took[plain])])
+            rows.append([percent(error), f"`{network}`", *_spreads(*zip(*of, strict=True))])
+        ratios = _ratios(*zip(*took[residual], strict=True), *zip(*took[plain], strict=True))
+        rows.append([percent(error), "ratio", *ratios])
     costs = table(("Top-1 error", "Network", *QUANTITIES), rows)
     last = [[trial["held_out"][-1]["held_out_top1_error"] for trial in both[of]] for of in (residual, plain)]
     difference = compared("+.2f", lambda mine, other: 100 * (mine - other), *last)
+    first = max(trial["held_out"][0]["step"] for of in both.values() for trial in of)
     parts = [
         f"## `{residual}` against `{plain}`",
-        costs if rows else "There is no error that all trainings pass after their first evaluation.",
-        "When an error is first reached, on straight lines between evaluations of the averaged parameters. "
-        "Seconds are of training alone, at each training's median speed. In brackets the least to the "
-        "greatest of the seeds; of a ratio, residual by plain, the 95 % interval of a bootstrap over them, "
-        "which is too narrow where they are few.",
+        f"`{residual}` has {adds[residual] / adds[plain]:.2f} times the multiply-adds of `{plain}`.",
+        costs if rows else "There is no error that all reach, and some after their first evaluation.",
+        "When an error is first reached, on straight lines between evaluations of the averaged parameters: "
+        f"at most the {first:,} steps to the first of them, where it was as low already; more than those to "
+        "the last, where it never was. Seconds are of training alone, at each training's median speed. In "
+        "brackets the least to the greatest of the seeds; of a ratio, residual by plain, the 95 % interval "
+        "of a bootstrap over them, which is too narrow where they are few. A ratio of bounds is a bound.",
         f"Final top-1 error, residual less plain: {difference} points, of {len(last[0])} and {len(last[1])} "
         "seeds.",
     ]
@@ -179,34 +188,41 @@ def _speed(config, results, plain, residual):
 
 
 def _cost_of(error, trial):
-    """What a training took until it first reached an error: a number for each of QUANTITIES, or None."""
-    steps = statistics.steps_to(error, trial["held_out"])
-    if steps is None:
-        return None
+    """What a training took until it first reached an error: its bound, a number for each of QUANTITIES."""
+    bound, steps = statistics.steps_to(error, trial["held_out"])
     last, images = trial["held_out"][-1], steps * trial["batch"]
     epochs, seconds = steps * last["epoch"] / last["step"], images / trial["images_per_second"]
-    return dict(zip(QUANTITIES, (epochs, steps, images, seconds), strict=True))
+    return bound, (epochs, steps, images, seconds)
 
 
-def _spreads(costs):
-    if None in costs:
-        passed = sum(each is not None for each in costs)
-        return [f"{passed} of {len(costs)} pass it after their first evaluation", "", "", ""]
-    return [spread([each[name] for each in costs], number) for name in QUANTITIES]
+def _spreads(bounds, costs):
+    bound = statistics.bound_of(bounds)
+    if bound is None:
+        late = sum(each == statistics.MORE_THAN for each in bounds)
+        return [f"{late} of {len(bounds)} never reach it, others by their first evaluation", "", "", ""]
+    return [bound + spread(values, number) for values in zip(*costs, strict=True)]
 
 
-def _ratios(residual, plain):
-    if None in residual + plain:
-        return ["", "", "", ""]
-    samples = ([[each[name] for each in of] for of in (residual, plain)] for name in QUANTITIES)
-    return [compared(".2f", lambda mine, other: mine / other, *each) for each in samples]
+def _ratios(mine, my_costs, others, other_costs):
+    bound = statistics.bound_of_ratio(statistics.bound_of(mine), statistics.bound_of(others))
+    pairs = list(zip(zip(*my_costs, strict=True), zip(*other_costs, strict=True), strict=True))
+    if bound is None:
+        return [""] * len(pairs)
+    if bound == statistics.EXACT:
+        return [compared(".2f", lambda my, other: my / other, *pair) for pair in pairs]
+    return [f"{bound}{fmean(my) / fmean(other):.2f}" for my, other in pairs]
 
 
 def draw(config, results, folder):
     """Draws Figures 21 to 26, as far as their networks were trained: figure_21.png and so on."""
     found = {network: [trial["held_out"] for trial in of] for network, of in _compared(results).items() if of}
-    groups = [pair if all(network in found for network in pair) else () for pair in PAIRS[:2]]
-    groups.append(tuple(found) if len(found) > 2 else ())
+
+    def trained(plain, *residual):
+        those = [network for network in (plain, *residual) if network in found]
+        return those if plain in those and len(those) > 1 else []
+
+    first, second = trained("inception_v3", "inception_resnet_v1"), trained("inception_v4", *V2)
+    groups = first, second, first + second if first and second else []
     for key, figures in FIGURES.items():
         for figure, networks in zip(figures, groups, strict=True):
             if networks:

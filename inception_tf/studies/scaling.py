@@ -93,9 +93,9 @@ def tables(config, results):
         "Died: the last activations before the pooling are zeros only, in every line of metrics from that "
         f"step on; a line is of up to {LOG_EVERY} steps. Diverged: the training loss stays above that of "
         "guessing from that step on. Not finite: the loss or a gradient was not, or the loss on the held-out "
-        f"images, which ended the training. A loss is the mean of the last {LAST} lines, an error that of the "
-        "averaged parameters on the held-out images. The learning rate stays as it is, but for the warm-up, "
-        f"which begins with {config.warm_up_epochs:g} epoch(s) at a tenth of it. What comes after "
+        f"images, which ended the training. A loss is the mean of the last {LAST} lines, an error that of "
+        "the averaged parameters on the held-out images. The learning rate stays as it is, but for the "
+        f"warm-up, which begins with {config.warm_up_epochs:g} epochs at a tenth of it. What comes after "
         f"{config.steps:,} steps was not seen.\n"
     )
 
@@ -110,5 +110,8 @@ def _cells(of):
 
 
 def draw(config, results, folder):
-    """Draws scaling.png."""
-    pictures.draw_outcomes(results["outcomes"], folder / "scaling.png")
+    """Draws scaling_loss.png and, of the death itself, scaling_zeros.png."""
+    outcomes = results["outcomes"]
+    pictures.draw_outcomes(outcomes, "loss", "Training loss", folder / "scaling_loss.png", is_log=True)
+    zeros = "Share of zeros among the activations before the pooling"
+    pictures.draw_outcomes(outcomes, "zeros", zeros, folder / "scaling_zeros.png")

@@ -8,6 +8,9 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
 
+EXACT, AT_MOST, MORE_THAN = "", "at most ", "more than "
+
+
 def steps_to(error, rows):
     """Steps until an error is first reached, on straight lines between the evaluations.
 
@@ -16,27 +19,53 @@ def steps_to(error, rows):
         rows: the evaluations of a training, in order, dicts of `step` and `held_out_top1_error`.
 
     Returns:
-        float; None where it is never reached, or before the first evaluation, nobody knows when.
+        (bound, steps): EXACT; or AT_MOST those of the first evaluation, where the error was as low already;
+        or MORE_THAN those of the last, where it was never so low.
     """
+    if rows[0]["held_out_top1_error"] <= error:
+        return AT_MOST, rows[0]["step"]
     for before, row in itertools.pairwise(rows):
         high, low = before["held_out_top1_error"], row["held_out_top1_error"]
-        if before is rows[0] and high <= error:
-            return None
         if low <= error:
-            return before["step"] + (high - error) / (high - low) * (row["step"] - before["step"])
-    return None
+            return EXACT, before["step"] + (high - error) / (high - low) * (row["step"] - before["step"])
+    return MORE_THAN, rows[-1]["step"]
 
 
-def passed_errors(trainings):
-    """Three errors that every training passes after its first evaluation; [] if there are none.
+def bound_of(bounds):
+    """What the mean of numbers is that are exact or bounds, as in `steps_to`; None if it is neither."""
+    sides = set(bounds) - {EXACT}
+    if len(sides) > 1:
+        return None
+    return sides.pop() if sides else EXACT
+
+
+def bound_of_ratio(above, below):
+    """What the ratio of two numbers is that are exact or bounds, as in `bound_of`."""
+    if None in (above, below):
+        return None
+    return bound_of([above, {EXACT: EXACT, AT_MOST: MORE_THAN, MORE_THAN: AT_MOST}[below]])
+
+
+def compared_errors(networks):
+    """Three errors to compare at: that every training passes after its first evaluation.
+
+    Where there are none, they are such as every training reaches, and those of one network after their first
+    evaluations.
 
     Args:
-        trainings: the evaluations of each, as in `steps_to`.
+        networks: of each network the evaluations of each of its trainings, as in `steps_to`.
+
+    Returns:
+        list, from high to low; [] if there are none of either kind.
     """
-    errors = [[row["held_out_top1_error"] for row in rows] for rows in trainings]
-    highest, lowest = min(each[0] for each in errors), max(min(each) for each in errors)
-    between = [round(lowest + (highest - lowest) * share, 4) for share in (0.75, 0.5, 0.25)]
-    return [error for error in dict.fromkeys(between) if lowest <= error < highest]
+    errors = [[[row["held_out_top1_error"] for row in rows] for rows in trainings] for trainings in networks]
+    lowest = max(min(each) for trainings in errors for each in trainings)
+    first = [min(each[0] for each in trainings) for trainings in errors]
+    for highest in (min(first), max(first)):
+        between = [round(lowest + (highest - lowest) * share, 4) for share in (0.75, 0.5, 0.25)]
+        if found := [error for error in dict.fromkeys(between) if lowest <= error < highest]:
+            return found
+    return []
 
 
 def interval(combine, *samples):

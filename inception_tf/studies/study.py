@@ -1,13 +1,13 @@
 """A study from its first training to its tables: its folder, its record, and how it goes on after a stop."""
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
 import tensorflow as tf
 
 from inception_tf import record, strategies
+from inception_tf.config import TrainConfig
 from inception_tf.data import sources
 from inception_tf.errors import UserError
 from inception_tf.files import written_beside
@@ -51,8 +51,9 @@ def conduct(study, config):
         except StoppedError:
             print(f"Interrupted. To go on: the same flags with --resume --run-dir {folder}")
             return None
-        results = {
-            **configuration,
+        results = {  # as it was begun, whatever ends it
+            **record.read_json(folder / "config.json"),
+            "flags": configuration["flags"],
             "training_hours": sum(trial.seconds for trial in trials.done) / 3600,
             **found,
             "trials": [trial.summary() for trial in trials.done],
@@ -115,6 +116,7 @@ def _check(folder, config, configuration):
                 f"{configuration[name]}: go on with that, or name another folder."
             )
     record.check_unchanged(recorded, config, CHANGEABLE, "run_dir")
+    record.check_recipe(before, recorded, _recipe(config))
 
 
 def _is_begun(folder):
@@ -122,12 +124,18 @@ def _is_begun(folder):
     return (folder / "trials").is_dir()
 
 
+def _recipe(config):
+    """The `Recipe` of all trainings, as far as they have it in common."""
+    return TrainConfig(**config.training()).recipe_values()
+
+
 def _configuration(config):
     return {
         "study": config.name,
         "flags": record.plain(config),
+        "recipe": record.plain(_recipe(config)),
         "versions": record.versions(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "git": record.git_state(),
-        "command": ["inception-tf", *sys.argv[1:]],
+        "command": record.command(),
     }
