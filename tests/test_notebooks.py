@@ -1,14 +1,17 @@
 """Each notebook runs from top to bottom, with jobs of a few steps."""
 
+import importlib.util
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
 STUDIES = NOTEBOOKS.parent / "studies"
 # What stands for a setting of the first code cell, and what the notebook is to print.
 SETTINGS = {
@@ -133,7 +136,7 @@ def printed(name, settings, folder):
     )
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
+@pytest.mark.parametrize("name", NAMES)
 def test_notebook(name, tmp_path):
     write_studies(tmp_path / "studies")
     found = printed(name, SETTINGS[name], tmp_path)
@@ -149,6 +152,16 @@ def test_pictures_of_a_reader_and_a_second_run(tmp_path):
         found = printed("3_your_pictures", settings, tmp_path)
         for text in texts:
             assert text in found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_package_and_an_address_the_notebook_says_so(name, monkeypatch):
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    settings, install, *_ = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is to be fetched
+    with pytest.raises(SystemExit, match="Set REPOSITORY"):
+        exec(f"{settings}\n{install}", {})
 
 
 def test_the_outputs_that_are_kept_are_small_and_of_no_machine():
