@@ -23,7 +23,7 @@ SETTINGS = {
 }
 PRINTED = {
     "1_figures": [
-        "(35, 35, 384) -> (17, 17, 1024)",
+        "35x35x384 -> 17x17x1024",
         "| 4 x Inception-A | 35x35x384 |",
         "linear conv of 1154",
     ],
