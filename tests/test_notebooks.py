@@ -1,8 +1,9 @@
-"""Each notebook runs from top to bottom, with jobs of a few steps."""
+"""Each notebook runs from top to bottom: with jobs of a few steps, and, which is slow, as it is."""
 
 import importlib.util
 import json
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -142,6 +143,13 @@ def test_notebook(name, tmp_path):
     found = printed(name, SETTINGS[name], tmp_path)
     for text in PRINTED[name]:
         assert text in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_as_it_is(name, tmp_path):
+    copy = shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path)
+    runpy.run_path(str(NOTEBOOKS / "execute.py"))["execute"](copy)
 
 
 def test_pictures_of_a_reader_and_a_second_run(tmp_path):
