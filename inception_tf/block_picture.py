@@ -1,6 +1,6 @@
 """A block as an SVG picture, laid out as the paper's figures are: the input below, a column for each branch.
 
-`inception_tf.diagrams.picture` draws one of a model; docs/networks.md has the same blocks as Mermaid.
+The boxes are those of `inception_tf.diagrams.block`; docs/networks.md has the same blocks as Mermaid.
 """
 
 from statistics import fmean

@@ -2,7 +2,7 @@
 
 Nothing that a drawing shows is typed here: labels come from the layers, edges from their tensors, blocks
 from the names that `inception_tf.layers.Block` gives. Only the human titles and the figures stand in tables.
-The same boxes are what `schema` counts and `picture` draws for notebooks, which show no Mermaid.
+The same boxes are what `schema` counts, and what `block_picture` draws for notebooks, which show no Mermaid.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import re
 
 import keras
 
-from inception_tf import block_picture
 from inception_tf.networks import NETWORKS, multiply_adds
 
 # The layers that a drawing shows as one convolution.
@@ -244,28 +243,33 @@ def structure(model, found):
     return "\n".join(lines)
 
 
-def schema(name):
+def schema(model):
     """The schema of a network as a Markdown table: its blocks, their outputs, parameters and figures.
 
     Args:
-        name: in `NETWORKS`. It is built with 1,000 classes (facenet's: an embedding) at its published size.
+        model: a network of `NETWORKS`, which has its name there.
     """
-    size = NETWORKS[name].input_size
-    model = NETWORKS[name].builder(input_shape=(size, size, 3))
     rows = [("Block", "Output", "Parameters", "Source"), ("---", "---", "---:", "---")]
     for run in runs(model):
         layers = [layer for block in run.blocks for node in block for layer in node.layers]
-        source = _source(name, run.kind) if run.is_block else ""
+        source = _source(model.name, run.kind) if run.is_block else ""
         count = sum(layer.count_params() for layer in layers)
         rows.append((run.heading, run.blocks[-1][-1].shape, f"{count:,}", source))
-    rows.append(("the whole network", "", f"{model.count_params():,}", _source(name, "structure")))
+    rows.append(("the whole network", "", f"{model.count_params():,}", _source(model.name, "structure")))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def picture(model):
-    """SVG text of a model that is one block, laid out as in the paper's figures."""
-    image, *block = nodes(model)
-    return block_picture.svg([image, *_branch_by_branch(block)])
+def block(model, name):
+    """The boxes of a block as it stands in `model`, for `block_picture.svg`: its input, then what is in it.
+
+    Args:
+        model: a network.
+        name: such as inception_a_1, reduction_a or stem.
+    """
+    inside = [node for node in nodes(model) if node.block == name]
+    (source,) = {source for node in inside for source in node.inputs} - set(inside)
+    source.inputs = []  # what lies before it is not drawn
+    return [source, *_branch_by_branch(inside)]
 
 
 def page():

@@ -79,6 +79,24 @@ def describe(name, tpu_name=None):
     return f"Strategy: {taken} ({on}): {', '.join(why)}."
 
 
+def outlook():
+    """One line: what a run on this machine takes if it is left to itself.
+
+    Unlike `describe` it starts no device, so that a process which says it leaves the GPUs to another.
+    """
+    taken = _resolve("auto", None)
+    if taken == "multi_worker":
+        return f"A run takes {len(_workers())} workers: TF_CONFIG names them."
+    if taken == "tpu":
+        return f"A run takes the TPU: {_tpu_words()}."
+    import tensorflow as tf
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        return f"A run takes {gpus} GPU(s): {_tpu_words()}."
+    return f"A run takes the CPU: {_tpu_words()}, and TensorFlow sees no GPU."
+
+
 @functools.cache
 def make(name, tpu_name):
     """The `tf.distribute.Strategy` of a name that `resolve` gave: one a process.

@@ -5,7 +5,7 @@ import re
 import shlex
 
 import pytest
-from documented import NOTEBOOKS, PAGES, blocks, lines
+from documented import NOTEBOOKS, PAGES, blocks, lines, spans
 
 import inception_tf
 from inception_tf.cli import _with_delimiter, app
@@ -15,14 +15,18 @@ COMMAND = re.compile(r"inception-tf ([^;|&\n`]+)")
 
 def commands():
     for path in [*PAGES, *NOTEBOOKS]:
-        for line in lines(path):
+        for line in [*lines(path), *spans(path)]:
             yield from ((path.name, match.strip()) for match in COMMAND.findall(line))
 
 
 def test_there_are_commands():
-    assert {"train", "evaluate", "export", "predict", "convert"} <= {
-        words.split()[0] for _, words in commands()
-    }
+    found = set(commands())
+    assert {"train", "evaluate", "export", "predict", "convert"} <= {words.split()[0] for _, words in found}
+    assert {  # of a notebook's block, and within sentences
+        ("4_evaluate.ipynb", "evaluate inception_v4:imagenet --data tfds:imagenet2012 --crops 144 --paper"),
+        ("2_train.ipynb", "export RUN_DIR --format openvino"),
+        ("training.md", "report RUN"),
+    } <= found
 
 
 @pytest.mark.parametrize("page, words", sorted(set(commands())))

