@@ -7,11 +7,11 @@ from pathlib import Path
 import tensorflow as tf
 
 from inception_tf import record, strategies
-from inception_tf.config import TrainConfig
 from inception_tf.data import sources
 from inception_tf.errors import UserError
 from inception_tf.files import written_beside
 from inception_tf.interruption import stop_signals
+from inception_tf.recipes import RECIPES
 from inception_tf.studies.trials import StoppedError, Trials
 
 # Flags that may differ when a study goes on: where it is, how many trainings there are, what is made of them.
@@ -116,7 +116,7 @@ def _check(folder, config, configuration):
                 f"{configuration[name]}: go on with that, or name another folder."
             )
     record.check_unchanged(recorded, config, CHANGEABLE, "run_dir")
-    record.check_recipe(before, recorded, _recipe(config))
+    record.check_recipe(before, recorded, RECIPES[config.recipe])
 
 
 def _is_begun(folder):
@@ -124,16 +124,11 @@ def _is_begun(folder):
     return (folder / "trials").is_dir()
 
 
-def _recipe(config):
-    """The `Recipe` of all trainings, as far as they have it in common."""
-    return TrainConfig(**config.training()).recipe_values()
-
-
 def _configuration(config):
     return {
         "study": config.name,
         "flags": record.plain(config),
-        "recipe": record.plain(_recipe(config)),
+        "recipe": record.plain(RECIPES[config.recipe]),
         "versions": record.versions(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "git": record.git_state(),
