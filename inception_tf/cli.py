@@ -258,18 +258,8 @@ def predict(
     results = prediction.predict(network, card, pictures, top, batch)
     if json:
         print(dumps(list(results), indent=2))
-        return
-    from rich.table import Table
-
-    from inception_tf.evaluation.tables import console
-
-    to = console()
-    for result in results:
-        to.print(result["file"], soft_wrap=True)
-        table = Table("Wnid", "Name", "Probability")
-        for each in result["predictions"]:
-            table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
-        to.print(table)
+    else:
+        prediction.show(results)
 
 
 @data.command

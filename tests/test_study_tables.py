@@ -22,9 +22,9 @@ def lines(*pairs):
         ([(2, 0.5), (3, 1.0), (3, 1.0)], None, ("died", 20, 8 / 3)),
         ([(2, 1.0), (3, 0.9), (4, 1.0)], None, ("died", 30, 3)),  # it came to life in between
         ([(2.2, 1.0), (2.4, 0.9)], None, ("alive", None, 2.3)),  # a line above, but not the mean
-        ([(2, 1.0), (4, 0.9)], None, ("diverged", 20, 3)),
+        ([(2, 1.0), (4, 0.9)], None, ("above guessing", 20, 3)),
         ([(9, 0.5), (9, 0.5), (9, 0.5), (2, 0.5)], None, ("alive", None, 7.25)),  # it is on its way back
-        ([(2, 0.5), (2.31, 0.5), (9e6, 0.5)], None, ("diverged", 20, 3000001.4366666667)),
+        ([(2, 0.5), (2.31, 0.5), (9e6, 0.5)], None, ("above guessing", 20, 3000001.4366666667)),
         ([(9, 0.5), (9, 1.0)], None, ("died", 20, 9)),
         ([(2, 0.5)], 13, ("not finite", 13, None)),
     ],

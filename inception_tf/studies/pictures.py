@@ -18,7 +18,7 @@ COLOURS = {
 }
 OTHER = "#555555"
 DASHED = ("inception_v3", "inception_v4", "as trained")
-OUTCOMES = {"alive": "#0072B2", "died": "#D55E00", "diverged": "#E69F00", "not finite": "#CC79A7"}
+OUTCOMES = {"alive": "#0072B2", "died": "#D55E00", "above guessing": "#E69F00", "not finite": "#CC79A7"}
 
 
 def draw_curves(groups, key, title, path):
@@ -77,7 +77,7 @@ def draw_outcomes(outcomes, key, title, path, is_log=False):
     for axes in panels[-1]:
         axes.set_xlabel("Step")
     figure.suptitle(
-        f"{title} of each seed; a cross where it died,\ndiverged or was not finite any more",
+        f"{title}, of each seed; a cross since when it is dead,\nabove guessing or not finite",
         fontsize="medium",
     )
     _save(figure, path)

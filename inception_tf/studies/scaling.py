@@ -11,7 +11,7 @@ from inception_tf.studies.markdown import conditions, table
 from inception_tf.studies.trials import LOG_EVERY
 
 LAST = 5  # lines of metrics, of which the final loss is the mean
-FAILURES = ("died", "diverged", "not finite")
+FAILURES = ("died", "above guessing", "not finite")
 STEADY = 1.0  # the learning rate's decay: a network that lives has to live at the rate that is said
 
 
@@ -20,7 +20,7 @@ def trainings(config, trials):
 
     Returns:
         dict of `outcomes`, a dict for each training: scale, learning_rate, remedy, seed; `outcome`, which is
-        "died", "diverged", "not finite" or "alive"; `step`, when it came to that; `final_loss` of the
+        "died", "above guessing", "not finite" or "alive"; `step`, when it came to that; `final_loss` of the
         training and `final_error` on the held-out images (None where the training was not finite); and
         `lines`, [step, loss, share of zeros].
     """
@@ -52,7 +52,7 @@ def trainings(config, trials):
 
 
 def outcome(trial):
-    """How a training went: died, diverged, not finite, or alive; when; and where its loss and error ended."""
+    """How a training went: died, above guessing, not finite or alive; when; where loss and error ended."""
     lines = [[row["step"], row["loss"], row["zeros"]] for row in trial.training]
     if trial.not_finite is not None:
         ended = {"outcome": "not finite", "step": trial.not_finite, "final_loss": None, "final_error": None}
@@ -60,10 +60,10 @@ def outcome(trial):
     loss = statistics.fmean(loss for _, loss, _ in lines[-LAST:])
     guessing = math.log(trial.classes)
     died = _since(lambda line: line[2] > DEAD, lines)
-    diverged = _since(lambda line: line[1] > guessing, lines) if loss > guessing else None
+    above = _since(lambda line: line[1] > guessing, lines) if loss > guessing else None
     return {
-        "outcome": "died" if died else "diverged" if diverged else "alive",
-        "step": died or diverged,
+        "outcome": "died" if died else "above guessing" if above else "alive",
+        "step": died or above,
         "final_loss": loss,
         "final_error": trial.held_out[-1]["held_out_top1_error"],
         "lines": lines,
@@ -91,12 +91,13 @@ def tables(config, results):
         f"# Scaling of the residuals\n\n`{config.network}`, {config.steps:,} steps. "
         f"{conditions(config, results)}\n\n{table(heads, rows)}\n\n"
         "Died: the last activations before the pooling are zeros only, in every line of metrics from that "
-        f"step on; a line is of up to {LOG_EVERY} steps. Diverged: the training loss stays above that of "
-        "guessing from that step on. Not finite: the loss or a gradient was not, or the loss on the held-out "
-        f"images, which ended the training. A loss is the mean of the last {LAST} lines, an error that of "
-        "the averaged parameters on the held-out images. The learning rate stays as it is, but for the "
-        f"warm-up, which begins with {config.warm_up_epochs:g} epochs at a tenth of it. What comes after "
-        f"{config.steps:,} steps was not seen.\n"
+        f"step on; a line is of up to {LOG_EVERY} steps. Above guessing: the training loss stays above that "
+        "of guessing from that step on; the training went nowhere, or is not yet back from where it went. "
+        "Not finite: the loss or a gradient was not, or the loss on the held-out images, which ended the "
+        f"training. A loss is the mean of the last {LAST} lines, an error that of the averaged parameters on "
+        "the held-out images. The learning rate stays as it is, but for the warm-up, which begins with "
+        f"{config.warm_up_epochs:g} epochs at a tenth of it. What comes after {config.steps:,} steps was not "
+        "seen.\n"
     )
 
 
