@@ -22,9 +22,8 @@ def lines(*pairs):
         ([(2, 0.5), (3, 1.0), (3, 1.0)], None, ("died", 20, 8 / 3)),
         ([(2, 1.0), (3, 0.9), (4, 1.0)], None, ("died", 30, 3)),  # it came to life in between
         ([(2.2, 1.0), (2.4, 0.9)], None, ("alive", None, 2.3)),  # a line above, but not the mean
-        ([(2, 1.0), (4, 0.9)], None, ("above guessing", 20, 3)),
-        ([(9, 0.5), (9, 0.5), (9, 0.5), (2, 0.5)], None, ("alive", None, 7.25)),  # it is on its way back
-        ([(2, 0.5), (2.31, 0.5), (9e6, 0.5)], None, ("above guessing", 20, 3000001.4366666667)),
+        ([(2, 1.0), (4, 0.9)], None, ("above guessing", None, 3)),
+        ([(9e6, 0.5), *[(2, 0.5)] * 5], None, ("alive", None, 2)),  # it came back
         ([(9, 0.5), (9, 1.0)], None, ("died", 20, 9)),
         ([(2, 0.5)], 13, ("not finite", 13, None)),
     ],
@@ -44,7 +43,7 @@ def test_the_trainings_and_the_table_of_scaling():
     config = ScalingConfig(scales=(1.0, 0.1), learning_rates=(0.1,), seeds=2)
     tables = scaling.tables(config, said.results(scaling.trainings(config, said)))
     assert len(said.done) == 8 and len({each.name for each in said.done}) == 8
-    expected = ["1 of 2", "0 of 2", "0 of 2", "20", "2.1, 2.1", "90.00 %, 20.00 %"]
+    expected = ["1 of 2", "0 of 2", "0 of 2", "20", "100.00 %, 50.00 %", "2.1, 2.1", "90.00 %, 20.00 %"]
     assert cells(tables, "1", "-", "0.1") == expected
     assert cells(tables, "0.1", "-", "0.1")[0] == "0 of 2"
     assert cells(tables, "1", "extra-batch-norm", "0.1")[0] == "0 of 2"

@@ -49,7 +49,7 @@ def draw_curves(groups, key, title, path):
     _save(figure, path)
 
 
-def draw_outcomes(outcomes, key, title, path, is_log=False):
+def draw_outcomes(outcomes, key, title, path):
     """Draws what each training came to against its steps: a row for a kind, a column for a learning rate.
 
     Args:
@@ -57,7 +57,6 @@ def draw_outcomes(outcomes, key, title, path, is_log=False):
         key: "loss" or "zeros", of their lines.
         title: what stands over it.
         path: the picture to write; written over.
-        is_log: whether the values are shown by their logarithms.
     """
     kinds = sorted(
         {(each["scale"], each["remedy"]) for each in outcomes}, key=lambda kind: (-kind[0], kind[1])
@@ -69,15 +68,17 @@ def draw_outcomes(outcomes, key, title, path, is_log=False):
         for axes, rate in zip(row, rates, strict=True):
             kind = {"scale": scale, "remedy": remedy, "learning_rate": rate}
             _draw_kind(axes, [each for each in outcomes if kind.items() <= each.items()], key)
-            if is_log:
+            if key == "loss":
                 axes.set_yscale("log")
+            else:
+                axes.set_ylim(0, 1.05)
         row[0].set_ylabel(f"scale {scale:g}" + (f"\n{remedy}" if remedy else ""))
     for axes, rate in zip(panels[0], rates, strict=True):
         axes.set_title(f"learning rate {rate:g}", fontsize="medium")
     for axes in panels[-1]:
         axes.set_xlabel("Step")
     figure.suptitle(
-        f"{title}, of each seed; a cross since when it is dead,\nabove guessing or not finite",
+        f"{title}\n(a line for each seed; a cross where it died or was not finite any more)",
         fontsize="medium",
     )
     _save(figure, path)
@@ -98,7 +99,8 @@ def _draw_kind(axes, of, key):
             axes.plot(steps[place], values[place], "x", color=colour, markersize=9, markeredgewidth=2)
     counts = {name: sum(each["outcome"] == name for each in of) for name in OUTCOMES}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    axes.text(0.97, 0.93, said, transform=axes.transAxes, ha="right", va="top", fontsize="small")
+    y, side = (0.93, "top") if key == "loss" else (0.05, "bottom")  # where there are few lines
+    axes.text(0.97, y, said, transform=axes.transAxes, ha="right", va=side, fontsize="small")
 
 
 def _save(figure, path):

@@ -58,22 +58,16 @@ def outcome(trial):
         ended = {"outcome": "not finite", "step": trial.not_finite, "final_loss": None, "final_error": None}
         return {**ended, "lines": lines}
     loss = statistics.fmean(loss for _, loss, _ in lines[-LAST:])
-    guessing = math.log(trial.classes)
-    died = _since(lambda line: line[2] > DEAD, lines)
-    above = _since(lambda line: line[1] > guessing, lines) if loss > guessing else None
+    last = list(itertools.takewhile(lambda line: line[2] > DEAD, reversed(lines)))
+    died = last[-1][0] if last else None  # one that comes to life again has not died
+    alive = "alive" if loss <= math.log(trial.classes) else "above guessing"
     return {
-        "outcome": "died" if died else "above guessing" if above else "alive",
-        "step": died or above,
+        "outcome": "died" if died else alive,
+        "step": died,
         "final_loss": loss,
         "final_error": trial.held_out[-1]["held_out_top1_error"],
         "lines": lines,
     }
-
-
-def _since(is_so, lines):
-    """The step of the line from which on all lines are so; None if the last is not."""
-    last = list(itertools.takewhile(is_so, reversed(lines)))
-    return last[-1][0] if last else None
 
 
 def tables(config, results):
@@ -86,33 +80,33 @@ def tables(config, results):
         for (scale, remedy, rate), of in sorted(kinds.items(), key=lambda item: (-item[0][0], *item[0][1:]))
     ]
     heads = ("Scale", "Remedy", "Learning rate", *(kind.capitalize() for kind in FAILURES))
-    heads += ("At step", "Final training loss", "Final top-1 error")
+    heads += ("At step", "Zeros at the end", "Final training loss", "Final top-1 error")
     return (
         f"# Scaling of the residuals\n\n`{config.network}`, {config.steps:,} steps. "
         f"{conditions(config, results)}\n\n{table(heads, rows)}\n\n"
         "Died: the last activations before the pooling are zeros only, in every line of metrics from that "
-        f"step on; a line is of up to {LOG_EVERY} steps. Above guessing: the training loss stays above that "
-        "of guessing from that step on; the training went nowhere, or is not yet back from where it went. "
-        "Not finite: the loss or a gradient was not, or the loss on the held-out images, which ended the "
-        f"training. A loss is the mean of the last {LAST} lines, an error that of the averaged parameters on "
-        "the held-out images. The learning rate stays as it is, but for the warm-up, which begins with "
-        f"{config.warm_up_epochs:g} epochs at a tenth of it. What comes after {config.steps:,} steps was not "
-        "seen.\n"
+        f"step on; a line is of up to {LOG_EVERY} steps. Above guessing: short of that, the training loss "
+        "ends above that of guessing. Not finite: the loss or a gradient was not, or the loss on the "
+        f"held-out images, which ended the training. A loss is the mean of the last {LAST} lines, the zeros are those "
+        "of the last one, an error is that of the averaged parameters on the held-out images. The learning "
+        f"rate stays as it is, but for the warm-up, which begins with {config.warm_up_epochs:g} epochs at a "
+        f"tenth of it. What comes after {config.steps:,} steps was not seen.\n"
     )
 
 
 def _cells(of):
     counts = [sum(each["outcome"] == kind for each in of) for kind in FAILURES]
     steps = [f"{each['step']:,}" for each in of if each["step"] is not None]
+    zeros = [percent(each["lines"][-1][2]) for each in of if each["lines"]]
     losses = [number(each["final_loss"]) for each in of if each["final_loss"] is not None]
     errors = [percent(each["final_error"]) for each in of if each["final_error"] is not None]
-    listed = [", ".join(each) or "-" for each in (steps, losses, errors)]
+    listed = [", ".join(each) or "-" for each in (steps, zeros, losses, errors)]
     return [*(f"{count} of {len(of)}" for count in counts), *listed]
 
 
 def draw(config, results, folder):
     """Draws scaling_loss.png and, of the death itself, scaling_zeros.png."""
     outcomes = results["outcomes"]
-    pictures.draw_outcomes(outcomes, "loss", "Training loss", folder / "scaling_loss.png", is_log=True)
+    pictures.draw_outcomes(outcomes, "loss", "Training loss", folder / "scaling_loss.png")
     zeros = "Share of zeros among the activations before the pooling"
     pictures.draw_outcomes(outcomes, "zeros", zeros, folder / "scaling_zeros.png")
