@@ -243,6 +243,7 @@ def predict(
     _require_tensorflow("predict")
 
     from inception_tf import prediction
+    from inception_tf.evaluation import tables
 
     network, card = prediction.load(weights, model)
     if card.labels is None:
@@ -259,7 +260,7 @@ def predict(
     if json:
         print(dumps(list(results), indent=2))
     else:
-        prediction.show(results)
+        tables.show_predictions(results)
 
 
 @data.command

@@ -3,13 +3,11 @@
 import dataclasses
 
 import numpy as np
-from rich.table import Table
 
 from inception_tf import conversion, labels
 from inception_tf.data import pictures
 from inception_tf.data.preprocessing import evaluation_image
 from inception_tf.errors import UserError
-from inception_tf.evaluation.tables import console
 
 FACES = "inception_resnet_v1_facenet"  # its released classes have no names
 
@@ -87,14 +85,3 @@ def predict(model, card, paths, top=5, batch=8):
                 for i in labels.top_classes(row, top)
             ]
             yield {"file": str(file), "predictions": predictions}
-
-
-def show(results):
-    """Prints what `predict` yields, a table for each file."""
-    to = console()
-    for result in results:
-        to.print(result["file"], soft_wrap=True)
-        table = Table("Wnid", "Name", "Probability")
-        for each in result["predictions"]:
-            table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
-        to.print(table)

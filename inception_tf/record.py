@@ -18,7 +18,12 @@ from inception_tf.errors import TryAgainError, UserError, without_operations
 from inception_tf.files import lock, written_beside
 from inception_tf.flags import flag
 
-PROGRAMS = ("inception-tf", "inception_tf", "train_tpu.py")
+# By what the first word of the command line ends with; `python -m inception_tf` is __main__.py.
+PROGRAMS = {
+    "inception-tf": "inception-tf",
+    "__main__.py": "inception-tf",
+    "train_tpu.py": "train_tpu.py",
+}
 
 
 def write_json(path, content):
@@ -130,7 +135,9 @@ def check_flags(content, recorded, config, changeable, field):
 
 def check_recipe(content, recorded, recipe):
     """Raises `UserError` if a record is of a version whose recipe of the same name was another."""
-    before = content.get("recipe", {})
+    if "recipe" not in content:
+        raise UserError(f"{recorded} is of a version that recorded no recipe: name another --run-dir.")
+    before = content["recipe"]
     for name, value in plain(recipe).items():
         if before.get(name) != value:
             raise UserError(
@@ -158,10 +165,8 @@ def versions():
 
 def command():
     """The command line of the job, the program by its name; None of a job that is begun from Python."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":  # python -m inception_tf
-        program = program.parent
-    return [program.name, *sys.argv[1:]] if program.name in PROGRAMS else None
+    program = PROGRAMS.get(Path(sys.argv[0]).name)
+    return [program, *sys.argv[1:]] if program else None
 
 
 def git_state():

@@ -120,10 +120,14 @@ class Run:
             self._directory.close()
 
     def _show_so_far(self):
-        """Writes the page of a run that ends before its results."""
-        if self._is_first:
+        """Writes the page of a run that ends before its results; how the run ended is told in any case."""
+        if not self._is_first:
+            return
+        try:
             with self._directory.writing():
                 page.write(self._directory.path)
+        except UserError as error:
+            self._say(str(error))
 
     def _begin(self):
         """Takes the newest checkpoint, opens the record there, and does what a kill left undone.

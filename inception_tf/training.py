@@ -194,10 +194,10 @@ def _learning_rates(config, recipe):
     said = f"Learning rate {recipe.learning_rate:g}"
     if config.learning_rate is None:
         said += f", {reference.learning_rate:g} x {recipe.batch} / {reference.reference_batch} images a step"
-    if recipe.cold_epochs or recipe.warm_up_epochs:
-        said += (
-            f"; a tenth of it for {recipe.cold_epochs:g} epochs, then rising for {recipe.warm_up_epochs:g}"
-        )
+    if recipe.cold_epochs:
+        said += f"; a tenth of it for {recipe.cold_epochs:g} epochs"
+    if recipe.warm_up_epochs:
+        said += f"; rising from a tenth of it for {recipe.warm_up_epochs:g} epochs"
     if recipe.learning_rate_decay == 1:
         return f"{said}."
     return f"{said}; x {recipe.learning_rate_decay:g} every {recipe.decay_epochs} epochs."

@@ -87,10 +87,12 @@ def write_studies(folder):
             "trials": [{**trial, "flags": {"model": name}} for name in networks],
         },
         "scaling": {
-            "outcomes": [{**outcome, "final_loss": 1.0, "lines": [[20, 2.0, 0.5], [40, 1.0, 0.5]]}],
+            "outcomes": [
+                {**outcome, "final_error": 0.4, "final_loss": 1.0, "lines": [[20, 2.0, 0.5], [40, 1.0, 0.5]]}
+            ],
             "trials": [trial],
         },
-        "averaging": {"trials": [{**trial, "flags": {"model": "inception_v3", "average_decay": 0.9}}]},
+        "averaging": {"trials": [{**trial, "flags": {"model": networks[1], "average_decay": 0.9}}]},
     }
     for study, results in found.items():
         path = folder / study / "results.json"
@@ -98,8 +100,8 @@ def write_studies(folder):
         if (STUDIES / study / "results.json").exists():
             shutil.copy(STUDIES / study / "results.json", path)
         else:
-            said = {"study": study, "flags": {"seeds": 1}, "devices": ["none"], "training_hours": 0.0}
-            path.write_text(json.dumps({**said, **results}))
+            said = {"study": study, "flags": {"seeds": 1}, "recipe": {}, "devices": ["none"]}
+            path.write_text(json.dumps({**said, "training_hours": 0.0, **results}))
 
 
 def write_pictures(folder):

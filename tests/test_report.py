@@ -59,7 +59,7 @@ def test_errors_have_their_intervals(tmp_path):
             "inception-tf train --data 'my pictures'",
         ),
         (["/home/me/train_tpu.py", "--steps", "3"], "train_tpu.py --steps 3"),
-        (["/opt/inception_tf/__main__.py", "train"], "inception_tf train"),
+        (["/opt/inception_tf/__main__.py", "train"], "inception-tf train"),
         (["/opt/ipykernel_launcher.py", "-f", "kernel.json"], "begun from Python"),
     ],
 )

@@ -138,9 +138,11 @@ def test_a_study_that_is_not_there(tmp_path):
     (tmp_path / "results.json").write_text('{"study": "scaling"}')
     with pytest.raises(UserError, match="is not of study residual"):
         read(ResidualConfig, tmp_path)
-    for content in ({"study": "residual"}, {"study": "residual", "flags": {"search_epochs": 2}}):
+    whole = {"study": "residual", "flags": {"search_epochs": 2}, "recipe": {}, "trials": []}
+    without = {name: value for name, value in whole.items() if name != "recipe"}
+    for content, fault in ((whole, "other flags than study residual"), (without, "no recipe")):
         (tmp_path / "results.json").write_text(json.dumps(content))
-        with pytest.raises(UserError, match="other flags than study residual: another version wrote it"):
+        with pytest.raises(UserError, match=f"has {fault}: another version wrote it"):
             read(ResidualConfig, tmp_path)
 
 

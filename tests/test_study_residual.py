@@ -32,6 +32,7 @@ def test_steps_to_an_error(error, bound, steps):
         ([[(0.5, 0.1), (0.45, 0.1)], [(0.25, 0.1), (0.2, 0.04)]], [0.175, 0.15, 0.125]),  # of 0.1 to 0.2
         ([[(0.9, 0.4), (0.8, 0.3)], [(0.3, 0.2), (0.2, 0.1)]], [0.7, 0.6, 0.5]),  # one is lower at first
         ([[(0.4, 0.4)], [(0.3, 0.2)]], []),  # one gets nowhere
+        ([[(0.5, 0.1)], [(0.109, 0.1)]], [0.4, 0.3, 0.2]),  # 0.1 to 0.109 is no range
     ],
 )
 def test_the_errors_that_are_compared_at(networks, errors):

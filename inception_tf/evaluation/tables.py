@@ -105,3 +105,14 @@ def worst_classes(results, limit):
             percent(each["top5_error"]),
         )
     return table
+
+
+def show_predictions(results):
+    """Prints what `prediction.predict` yields, a table for each file."""
+    to = console()
+    for result in results:
+        to.print(result["file"], soft_wrap=True)
+        table = Table("Wnid", "Name", "Probability")
+        for each in result["predictions"]:
+            table.add_row(each["wnid"] or "-", each["name"], f"{each['probability']:.4f}")
+        to.print(table)

@@ -14,7 +14,7 @@ from inception_tf.report.reading import HELD_OUT, RAW, RecordedRun, damage
 from inception_tf.report.rendering import plain
 
 FILE = "report.html"
-AVERAGED, AS_TRAINED, STEPS, TRAINING = 0, 2, 1, 7  # the lines' colours
+EVALUATED, UNAVERAGED, STEPS, TRAINING = 0, 2, 1, 7  # the lines' colours
 STRONG = 0.55  # share of a row, from which on a shade is dark
 DEFAULTS = record.plain(TrainConfig())
 
@@ -95,8 +95,8 @@ def _charts(run):
     def errors(name):
         kinds = [
             (name, "training batches", TRAINING),
-            (HELD_OUT + RAW + name, "held-out images, weights as trained", AS_TRAINED),
-            (HELD_OUT + name, f"held-out images, {run.evaluated}", AVERAGED),
+            (HELD_OUT + RAW + name, "held-out images, weights as trained", UNAVERAGED),
+            (HELD_OUT + name, f"held-out images, {run.evaluated}", EVALUATED),
         ]
         return [Line(label, *run.column(key), colour, colour == TRAINING) for key, label, colour in kinds]
 
@@ -117,9 +117,9 @@ def _charts(run):
 
 
 def _legend(run):
-    found = [(TRAINING, "training batches"), (AVERAGED, f"held-out images, {run.evaluated}")]
+    found = [(TRAINING, "training batches"), (EVALUATED, f"held-out images, {run.evaluated}")]
     if run.column(f"{HELD_OUT}{RAW}loss")[0]:
-        found.append((AS_TRAINED, "held-out images, weights as trained"))
+        found.append((UNAVERAGED, "held-out images, weights as trained"))
     return [{"label": label, **swatch(colour)} for colour, label in found]
 
 

@@ -11,7 +11,7 @@ KINDS = {"held_out": "averaged", "held_out_raw": "as trained"}
 
 
 def trainings(config, trials):
-    """Trains each network with each decay and seed, and evaluates both kinds of parameters every epoch."""
+    """Trains each network with each decay and seed, and evaluates both kinds of parameters."""
     for seed in range(config.seeds):
         for network in config.networks:
             for decay in config.decays:
@@ -36,7 +36,7 @@ def _by_kind(config, results):
 
 
 def tables(config, results):
-    """The tables, as Markdown: a row for an epoch."""
+    """The tables, as Markdown: a row for an evaluation."""
     parts = ["# Averaged parameters", conditions(config, results)]
     for (network, decay), of in _by_kind(config, results).items():
         rows = [[f"{round(each[0]['epoch'], 2):g}", *_cells(each)] for each in zip(*of, strict=True)]
@@ -47,7 +47,8 @@ def tables(config, results):
             parts.append(f"The decay rises with the steps, and in these no farther than to {most:.3f}.")
         parts.append(table(heads, rows) if of else "No training was finite to its end.")
     parts.append(
-        "The trainings of a seed are the same for all decays: as trained is measured once. "
+        "The trainings of a seed differ in the decay alone: where a machine repeats itself, what is as "
+        "trained is the same in all tables. "
         "Mean over the seeds; in brackets the least to the greatest, of the difference the 95 % interval of "
         "a bootstrap over the seeds, which is too narrow where they are few. Trainings that were not finite "
         "are left out."

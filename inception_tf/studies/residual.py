@@ -178,7 +178,8 @@ def _speed(config, results, plain, residual):
         costs if rows else "There is no error that all reach, and some after their first evaluation.",
         "When an error is first reached, on straight lines between evaluations of the averaged parameters: "
         f"at most the {first:,} steps to the first of them, where it was as low already; more than those to "
-        "the last, where it never was. Seconds are of training alone, at each training's median speed. In "
+        "the last, where it never was. Seconds are of training alone, at each training's median speed, which "
+        "is also that of what else the machine did: steps and multiply-adds do not depend on it. In "
         "brackets the least to the greatest of the seeds; of a ratio, residual by plain, the 95 % interval "
         "of a bootstrap over them, which is too narrow where they are few. A ratio of bounds is a bound.",
         f"Final top-1 error, residual less plain: {difference} points, of {len(last[0])} and {len(last[1])} "

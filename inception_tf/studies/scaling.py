@@ -1,4 +1,4 @@
-"""Does scaling the residuals down keep wide residual networks alive? Section 3.3, a table and a picture."""
+"""Does scaling the residuals down keep wide residual networks alive? Section 3.3; a table, two pictures."""
 
 import itertools
 import math
@@ -20,9 +20,9 @@ def trainings(config, trials):
 
     Returns:
         dict of `outcomes`, a dict for each training: scale, learning_rate, remedy, seed; `outcome`, which is
-        "died", "above guessing", "not finite" or "alive"; `step`, when it came to that; `final_loss` of the
-        training and `final_error` on the held-out images (None where the training was not finite); and
-        `lines`, [step, loss, share of zeros].
+        "died", "above guessing", "not finite" or "alive"; `step` of the death or of what was not finite;
+        `final_loss` of the training and `final_error` on the held-out images (None where the training was
+        not finite); and `lines`, [step, loss, share of zeros].
     """
     remedies = {
         "": {},
@@ -87,10 +87,10 @@ def tables(config, results):
         "Died: the last activations before the pooling are zeros only, in every line of metrics from that "
         f"step on; a line is of up to {LOG_EVERY} steps. Above guessing: short of that, the training loss "
         "ends above that of guessing. Not finite: the loss or a gradient was not, or the loss on the "
-        f"held-out images, which ended the training. A loss is the mean of the last {LAST} lines, the zeros are those "
-        "of the last one, an error is that of the averaged parameters on the held-out images. The learning "
-        f"rate stays as it is, but for the warm-up, which begins with {config.warm_up_epochs:g} epochs at a "
-        f"tenth of it. What comes after {config.steps:,} steps was not seen.\n"
+        f"held-out images, which ended the training. A loss is the mean of the last {LAST} lines, the zeros "
+        "are those of the last one, an error is that of the averaged parameters on the held-out images. The "
+        f"learning rate stays as it is, but for the warm-up, which begins with {config.warm_up_epochs:g} "
+        f"epochs at a tenth of it. What comes after {config.steps:,} steps was not seen.\n"
     )
 
 

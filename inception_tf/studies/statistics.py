@@ -6,8 +6,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-
-
+POINT = 0.01  # below it errors on thousands of images are as good as equal
 EXACT, AT_MOST, MORE_THAN = "", "at most ", "more than "
 
 
@@ -49,8 +48,8 @@ def bound_of_ratio(above, below):
 def compared_errors(networks):
     """Three errors to compare at: that every training passes after its first evaluation.
 
-    Where there are none, they are such as every training reaches, and those of one network after their first
-    evaluations.
+    Where there are none, or all lie within a point, they are such as every training reaches, and those of one
+    network after their first evaluations.
 
     Args:
         networks: of each network the evaluations of each of its trainings, as in `steps_to`.
@@ -62,6 +61,8 @@ def compared_errors(networks):
     lowest = max(min(each) for trainings in errors for each in trainings)
     first = [min(each[0] for each in trainings) for trainings in errors]
     for highest in (min(first), max(first)):
+        if highest - lowest < POINT:
+            continue
         between = [round(lowest + (highest - lowest) * share, 4) for share in (0.75, 0.5, 0.25)]
         if found := [error for error in dict.fromkeys(between) if lowest <= error < highest]:
             return found

@@ -88,6 +88,9 @@ def read(kind, folder):
     results = record.read_json(path)
     if results.get("study") != kind.name:
         raise UserError(f"{path} is not of study {kind.name}: name the folder of one.")
+    missing = [name for name in ("flags", "recipe", "trials") if name not in results]
+    if missing:
+        raise UserError(f"{path} has no {' and no '.join(missing)}: another version wrote it.")
     try:
         flags = {
             name: tuple(value) if isinstance(value, list) else value
