@@ -16,32 +16,26 @@ OURS, OTHERS = "#b3401f", "#9bb4cc"
 
 
 def rows(page):
-    """Pairs of a way to serve and its speeds in images/s, from the table of a page's section on exports."""
-    table = re.search(r"^\|.*(?:\n\|.*)+", page.split("\n## Exports\n")[1], re.MULTILINE)[0].splitlines()[2:]
-    name = None
+    """Pairs of a way to serve and its speeds, images/s as text, from a page's table of exports."""
+    table = re.search(r"(?:^\|.*\n)+", page.split("\n## Exports\n")[1], re.MULTILINE)[0].splitlines()[2:]
     for line in table:
-        said, *cells = (cell.strip(" *") for cell in line.strip("| ").split(" | "))
-        # "the same, compiled" is of the row above that has a name of its own.
-        name = name if said.startswith("the same") else said
-        tool = name.split(",")[0]
-        yield said.replace("the same", name if "frozen" in said or "compiled" in said else tool), cells
+        name, *speeds = (cell.strip(" *") for cell in line.strip("| ").split(" | "))
+        yield name.replace("`", ""), speeds
 
 
 def draw(page, path):
     """Draws the table of a page, text, as bars."""
-    found = list(rows(page.replace("`", "")))
+    names, speeds = zip(*rows(page), strict=True)
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     panels = figure.subplots(1, len(BATCHES), sharey=True)
     for panel, (title, column) in zip(panels, BATCHES.items(), strict=True):
-        speeds = [float(cells[column]) for _, cells in found]
-        names = [name for name, _ in found]
-        colours = [OURS if name.startswith("our") else OTHERS for name in names]
-        bars = panel.barh(names, speeds, color=colours)
+        values = [float(each[column]) for each in speeds]
+        bars = panel.barh(names, values, color=[OURS if "our" in name else OTHERS for name in names])
         panel.bar_label(bars, fmt="%.1f", padding=2, fontsize="small")
-        panel.set(title=title, xlabel="Images/s", xlim=(0, 1.15 * max(speeds)))
+        panel.set(title=title, xlabel="Images/s", xlim=(0, 1.15 * max(values)))
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
-    figure.suptitle("Serving Inception-v4, 299 px, two CPU cores; ours in red", fontsize="medium")
+    figure.suptitle("Serving our Inception-v4, 299 px, two CPU cores; our exports in red", fontsize="medium")
     figure.savefig(path, dpi=100)
 
 

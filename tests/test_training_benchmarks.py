@@ -158,3 +158,17 @@ def test_a_step_of_a_small_size_is_measured(tmp_path):
     (rows,) = json.loads((tmp_path / "steps.json").read_text())["networks"].values()
     assert len(rows["keras mixed_bfloat16"]["first_steps"]) == 2
     assert len(rows["keras mixed_bfloat16"]["steps"]) == 2
+
+
+def test_the_picture_of_exports_is_that_of_the_table(benchmarks, tmp_path):
+    picture = benchmarks("exports_picture")
+    page = (
+        "\n## Training\n\n| a | b |\n|---|---|\n| other | 9.0 |\n\n## Exports\n\nIn turns.\n\n"
+        "| Images/s | v4: batch 8 | batch 1 |\n|---|---|---|\n| Keras's `export` | 1.0 | 2.0 |\n"
+        "| **our ONNX** | 3.0 | 4.5 |\n\nMore | of it.\n"
+    )
+    assert list(picture.rows(page)) == [("Keras's export", ["1.0", "2.0"]), ("our ONNX", ["3.0", "4.5"])]
+    names = [name for name, _ in picture.rows((picture.DOCS / "speed.md").read_text())]
+    assert len(names) == len(set(names)) > 10
+    picture.draw(page, tmp_path / "exports.png")
+    assert (tmp_path / "exports.png").read_bytes().startswith(b"\x89PNG")
