@@ -64,7 +64,10 @@ SHELL = (LAUNCH, LOOP)
 # Flags that a command gets in place of its own, or beside them; None takes a flag away.
 INSTEAD = {
     "train": {"--steps": "3", "--epochs": None, "--batch": "4"},
-    "study": {"--smoke": "", "--batch": "8"},
+    "study": {"--smoke": "", "--batch": "8", "--seeds": "1"},
+    "residual": {"--search-steps": "2", "--epochs": "1"},
+    "scaling": {"--steps": "3"},
+    "averaging": {"--epochs": "1"},
     "tpu-check": {"--batch": "8", "--size": "75", "--recipe": "paper"},
 }
 
