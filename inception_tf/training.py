@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from inception_tf import keras_settings, strategies, weights
+from inception_tf import gradient_registry, keras_settings, strategies, weights
 from inception_tf.arguments import MINIMUM_SIZE_AUXILIARY, RELEASED_SCALES
 from inception_tf.data import sources
 from inception_tf.errors import UserError
@@ -42,7 +42,8 @@ def train(config, stopped=None):
         UserError: flags, data, devices and run directory do not fit together; nothing is written over.
     """
     keras_settings.check("Training")
-    with Watch(config.stall_timeout, strategies.who()) as watch, strategies.gone_workers():
+    watched = Watch(config.stall_timeout, strategies.who())
+    with watched as watch, strategies.gone_workers(), gradient_registry.forgotten():
         watch.at("the start", times=SLOW)
         return _train(config, watch, stopped)
 

@@ -137,22 +137,26 @@ def write_idx(path):
 
 
 def write_cifar10(path):
-    """The data set as tensorflow_datasets keeps it, with ten images to train on."""
+    """The data set as tensorflow_datasets keeps it, with ten images to train on and ten to test."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
     real = tfds.builder("cifar10", data_dir=path)
-    examples = [
-        {"id": f"train_{i}", "image": image, "label": i} for i, image in enumerate(noise(10, 32, 32, 3))
-    ]
-    images = tf.data.Dataset.from_generator(
-        lambda: iter(examples), output_signature=real.info.features.get_tensor_spec()
-    )
+
+    def images(split):
+        for i, image in enumerate(noise(10, 32, 32, 3)):
+            yield {"id": f"{split}_{i}", "image": image, "label": i}
+
+    signature = real.info.features.get_tensor_spec()
+    splits = {
+        split: tf.data.Dataset.from_generator(functools.partial(images, split), output_signature=signature)
+        for split in ("train", "test")
+    }
     tfds.dataset_builders.store_as_tfds_dataset(
         name="cifar10",
         version=str(real.version),
         features=real.info.features,
-        split_datasets={"train": images},
+        split_datasets=splits,
         data_dir=path,
     )
 

@@ -1,6 +1,7 @@
 """A whole run on a small network: its record, its results, stopping, resuming, refusing."""
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_networks import build
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from inception_tf import networks, training, weights
 from inception_tf.config import TrainConfig
@@ -138,6 +140,14 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
         return [(row["step"], row["loss"]) for row in _rows(run) if "loss" in row]
 
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_a_training_that_has_ended_leaves_no_graph_in_memory(tmp_path):
+    """Or those of a study would add up."""
+    training.train(_config(tmp_path / "run", steps=2))
+    keras.backend.clear_session()
+    gc.collect()
+    assert not [each.name for each in gc.get_objects() if isinstance(each, FuncGraph) and each.name == "step"]
 
 
 def test_lines_after_the_checkpoint_are_taken_again(tmp_path):
