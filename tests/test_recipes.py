@@ -68,6 +68,8 @@ def test_every_value_of_a_recipe_that_has_a_flag_can_be_given():
         "batch": 7,
         "epochs": 8,
         "learning_rate": 0.9,
+        "learning_rate_decay": 0.4,
+        "cold_epochs": 0.5,
         "warm_up_epochs": 1.5,
         "head_epochs": 2,
         "head_learning_rate": 0.8,
