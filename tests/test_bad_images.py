@@ -297,7 +297,7 @@ def _write_folder(root):
     return root, odd
 
 
-@pytest.mark.parametrize("allowed", [0, 2])
+@pytest.mark.parametrize("allowed", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_pictures_that_vanish_in_the_middle_of_a_run(allowed, tmp_path, small, monkeypatch):
     data, odd = _write_folder(tmp_path / "data")
     gone, taken = data / "val" / "cat" / "02.png", Trainer.step

@@ -63,6 +63,7 @@ def assert_same(actual, expected):
         assert actual[name] == value, name
 
 
+@pytest.mark.slow
 def test_killed_three_times_it_leaves_the_same(whole, tmp_path):
     found = survive(tmp_path, SHORT, lambda chance: (*chance.sample(["step", "checkpoint"], 2), "export"))
     assert_same(found, whole)

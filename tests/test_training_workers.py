@@ -35,6 +35,7 @@ def assert_close(actual, expected, tolerance=1e-5):
     assert rows(actual)[-1]["held_out_loss"] == pytest.approx(rows(expected)[-1]["held_out_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_workers_are_one_device_where_batch_norm_is_synchronized(tmp_path):
     train(tmp_path / "one", *FLAGS, **NO_DROPOUT)
     said = train_on(2, tmp_path / "two", *FLAGS, TOGETHER, **NO_DROPOUT)
