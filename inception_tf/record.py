@@ -163,6 +163,11 @@ def versions():
     }
 
 
+def circumstances():
+    """How a job came about, for its record: versions, git state and command line."""
+    return {"versions": versions(), "git": git_state(), "command": command()}
+
+
 def command():
     """The command line of the job, the program by its name; None of a job that is begun from Python."""
     program = PROGRAMS.get(Path(sys.argv[0]).name)

@@ -141,10 +141,8 @@ class RunDirectory:
             "distortion": dataclasses.asdict(DISTORTIONS[recipe.distortion]),
             "preprocessing": dataclasses.asdict(preprocessing),
             "class_names": data.class_names,
-            "versions": record.versions(),
             "devices": devices,
-            "git": record.git_state(),
-            "command": record.command(),
+            **record.circumstances(),
         }
 
     def open(self, configuration, split):

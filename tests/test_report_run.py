@@ -96,6 +96,7 @@ def test_two_replicas_keep_the_same(run, small, tmp_path):
     one, two = ([(e["file"], e["true"], e["picture"]) for e in each["examples"]] for each in kept)
     assert one == two  # pictures beside their own labels
     assert [sum(row) for row in kept[0]["confusion"]] == [sum(row) for row in kept[1]["confusion"]]
+    assert sum(map(sum, kept[1]["confusion"])) == 25
 
 
 def _events(run):

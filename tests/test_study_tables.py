@@ -1,10 +1,15 @@
-"""How a training of `study scaling` went, and the tables of scaling and averaging."""
+"""How a training of `study scaling` went, the tables of scaling and averaging, and those that are kept."""
+
+from pathlib import Path
 
 import pytest
 from said_studies import Said, cells, rows, trial
 
-from inception_tf.studies import averaging, scaling
-from inception_tf.studies.config import AveragingConfig, ScalingConfig
+from inception_tf.studies import averaging, residual, scaling
+from inception_tf.studies.config import AveragingConfig, ResidualConfig, ScalingConfig
+from inception_tf.studies.study import read
+
+STUDIES = Path(__file__).parents[1] / "studies"
 
 
 def lines(*pairs):
@@ -82,3 +87,11 @@ def test_the_table_of_averaging():
         "65.00 % (60.00 % to 70.00 %)",
         "-15.00 (-20.00 to -10.00)",
     ]
+
+
+@pytest.mark.parametrize(
+    "study, kind", [(residual, ResidualConfig), (scaling, ScalingConfig), (averaging, AveragingConfig)]
+)
+def test_the_tables_that_are_kept_are_those_of_the_results(study, kind):
+    folder = STUDIES / kind.name
+    assert (folder / "tables.md").read_text() == study.tables(*read(kind, folder))

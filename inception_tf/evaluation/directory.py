@@ -86,9 +86,7 @@ class EvaluationDirectory:
                 "flags": record.plain(self._config),
                 "networks": networks,
                 "held_out": held_out,
-                "versions": record.versions(),
-                "git": record.git_state(),
-                "command": record.command(),
+                **record.circumstances(),
             }
             record.write_json(self._record, content)
 

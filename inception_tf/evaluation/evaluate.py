@@ -287,9 +287,7 @@ class _Evaluation:
             },
             "exclude": self._exclude,
             "flags": record.plain(config),
-            "versions": record.versions(),
-            "git": record.git_state(),
-            "command": record.command(),
+            **record.circumstances(),
         }
         content = report.write(
             config.output,

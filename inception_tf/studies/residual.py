@@ -165,9 +165,8 @@ def _speed(config, results, plain, residual):
     for error in config.errors or statistics.compared_errors(evaluations):
         took = {network: [_cost_of(error, trial) for trial in of] for network, of in both.items()}
         for network, of in took.items():
-            rows.append([percent(error), f"`{network}`", *_spreads(*zip(*of, strict=True))])
-        ratios = _ratios(*zip(*took[residual], strict=True), *zip(*took[plain], strict=True))
-        rows.append([percent(error), "ratio", *ratios])
+            rows.append([percent(error), f"`{network}`", *_spreads(of)])
+        rows.append([percent(error), "ratio", *_ratios(took[residual], took[plain])])
     costs = table(("Top-1 error", "Network", *QUANTITIES), rows)
     last = [[trial["held_out"][-1]["held_out_top1_error"] for trial in both[of]] for of in (residual, plain)]
     difference = compared("+.2f", lambda mine, other: 100 * (mine - other), *last)
@@ -196,7 +195,9 @@ def _cost_of(error, trial):
     return bound, (epochs, steps, images, seconds)
 
 
-def _spreads(bounds, costs):
+def _spreads(of):
+    """The cells of what several trainings took."""
+    bounds, costs = zip(*of, strict=True)
     bound = statistics.bound_of(bounds)
     if bound is None:
         late = sum(each == statistics.MORE_THAN for each in bounds)
@@ -204,11 +205,13 @@ def _spreads(bounds, costs):
     return [bound + spread(values, number) for values in zip(*costs, strict=True)]
 
 
-def _ratios(mine, my_costs, others, other_costs):
-    bound = statistics.bound_of_ratio(statistics.bound_of(mine), statistics.bound_of(others))
-    pairs = list(zip(zip(*my_costs, strict=True), zip(*other_costs, strict=True), strict=True))
+def _ratios(of, by):
+    """The cells of what some trainings took, by what others took."""
+    (bounds, costs), (other_bounds, other_costs) = zip(*of, strict=True), zip(*by, strict=True)
+    bound = statistics.bound_of_ratio(statistics.bound_of(bounds), statistics.bound_of(other_bounds))
     if bound is None:
-        return [""] * len(pairs)
+        return [""] * len(QUANTITIES)
+    pairs = zip(zip(*costs, strict=True), zip(*other_costs, strict=True), strict=True)
     if bound == statistics.EXACT:
         return [compared(".2f", lambda my, other: my / other, *pair) for pair in pairs]
     return [f"{bound}{fmean(my) / fmean(other):.2f}" for my, other in pairs]

@@ -132,8 +132,6 @@ def _configuration(config):
         "study": config.name,
         "flags": record.plain(config),
         "recipe": record.plain(RECIPES[config.recipe]),
-        "versions": record.versions(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
-        "git": record.git_state(),
-        "command": record.command(),
+        **record.circumstances(),
     }
